@@ -1,0 +1,332 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/golang-jwt/jwt/v5"
+	"golang.org/x/sys/unix"
+)
+
+const (
+	secret = "benchmark-secret-of-at-least-32-bytes"
+	users  = 400
+)
+
+// answer is what the backend says: about 1 KB of JSON.
+var answer = `{"items":[` + strings.Repeat(`{"id":1,"name":"an item"},`, 39) + `{"id":40}]}`
+
+// rig is the two processes, the backend and the clients.
+type rig struct {
+	ours, plain *process
+	backend     *http.Server
+	tokens      []string
+	clients     int
+}
+
+type process struct {
+	cmd         *exec.Cmd
+	addr, admin string
+}
+
+func newRig(ctx context.Context, dir string, o options) (*rig, error) {
+	r := &rig{clients: o.clients}
+	// The clients and the backend stay off the core that is measured.
+	if runtime.NumCPU() > 1 {
+		if err := pin(0, 1); err != nil {
+			return nil, err
+		}
+	}
+	backend, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return nil, err
+	}
+	r.backend = &http.Server{ReadHeaderTimeout: time.Minute, Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		_, _ = io.WriteString(w, answer)
+	})}
+	go func() { _ = r.backend.Serve(backend) }()
+	for i := range users {
+		token, err := jwt.NewWithClaims(jwt.SigningMethodHS256, jwt.MapClaims{
+			"sub": fmt.Sprintf("user-%03d", i), "type": "access", "sid": fmt.Sprintf("s-%03d", i),
+			"email": fmt.Sprintf("user-%03d@example.com", i),
+			"iat":   time.Now().Unix(), "exp": time.Now().Add(time.Hour).Unix(),
+		}).SignedString([]byte(secret))
+		if err != nil {
+			return nil, err
+		}
+		r.tokens = append(r.tokens, token)
+	}
+	if r.ours, err = start(ctx, dir, "ours", o.ours, o.gogc, gatewayConfig(dir, backend.Addr().String())); err != nil {
+		return nil, err
+	}
+	if r.plain, err = start(ctx, dir, "plain", o.plain, o.gogc, plainConfig(backend.Addr().String())); err != nil {
+		r.stop()
+		return nil, err
+	}
+	return r, nil
+}
+
+// gatewayConfig charges each request one rate and the quota of api_calls in
+// two periods, with durable metering: what a site pays for its first rule.
+func gatewayConfig(dir, backend string) string {
+	return fmt.Sprintf(`{
+	admin {$ADMIN}
+	persist_config off
+	auto_https off
+	default_bind 127.0.0.1
+	quota {
+		records sqlite %s
+		default_plan enterprise
+		verify jwt {
+			secret {env.JWT_SECRET}
+			algorithms HS256
+			require type access
+		}
+	}
+}
+http://:{$PORT} {
+	quota {
+		rule api {
+			limit bench 1000000000/1h
+			spend api_calls
+		}
+	}
+	reverse_proxy %s
+}
+`, filepath.Join(dir, "quota.db"), backend)
+}
+
+func plainConfig(backend string) string {
+	return fmt.Sprintf(`{
+	admin {$ADMIN}
+	persist_config off
+	auto_https off
+	default_bind 127.0.0.1
+}
+http://:{$PORT} {
+	reverse_proxy %s
+}
+`, backend)
+}
+
+func start(ctx context.Context, dir, name, binary, gogc, config string) (*process, error) {
+	p := &process{}
+	var err error
+	if p.addr, err = freeAddr(); err != nil {
+		return nil, err
+	}
+	if p.admin, err = freeAddr(); err != nil {
+		return nil, err
+	}
+	file := filepath.Join(dir, name+".Caddyfile")
+	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
+		return nil, err
+	}
+	log, err := os.Create(filepath.Join(dir, name+".log"))
+	if err != nil {
+		return nil, err
+	}
+	p.cmd = exec.CommandContext(ctx, binary, "run", "--config", file, "--adapter", "caddyfile")
+	p.cmd.Env = append(os.Environ(), "GOGC="+gogc, "GOMAXPROCS=1", "JWT_SECRET="+secret,
+		"PORT="+p.addr[strings.LastIndexByte(p.addr, ':')+1:], "ADMIN="+p.admin, "XDG_DATA_HOME="+filepath.Join(dir, name), "XDG_CONFIG_HOME="+filepath.Join(dir, name))
+	p.cmd.Stdout, p.cmd.Stderr = log, log
+	p.cmd.Cancel = func() error { return p.cmd.Process.Signal(syscall.SIGTERM) }
+	if err := p.cmd.Start(); err != nil {
+		return nil, err
+	}
+	if err := pin(p.cmd.Process.Pid, 0); err != nil {
+		return nil, err
+	}
+	deadline := time.Now().Add(30 * time.Second)
+	for time.Now().Before(deadline) {
+		conn, err := net.Dial("tcp", p.addr)
+		if err == nil {
+			return p, conn.Close()
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+	said, _ := os.ReadFile(log.Name())
+	return nil, fmt.Errorf("%s did not start:\n%s", name, said)
+}
+
+func (r *rig) stop() {
+	for _, p := range []*process{r.ours, r.plain} {
+		if p != nil {
+			_ = p.cmd.Process.Signal(syscall.SIGTERM)
+			_ = p.cmd.Wait()
+		}
+	}
+	_ = r.backend.Close()
+}
+
+// measure sends n requests to each process, every client to the one and the
+// other in turn.
+func (r *rig) measure(ctx context.Context, n int) (ours, plain sample, err error) {
+	oursBefore, plainBefore := cpuTime(r.ours), cpuTime(r.plain)
+	var (
+		wg   sync.WaitGroup
+		mu   sync.Mutex
+		errs []error
+		lat  [2][]time.Duration
+	)
+	for c := range r.clients {
+		wg.Go(func() {
+			took, err := r.client(ctx, c, n/r.clients)
+			mu.Lock()
+			defer mu.Unlock()
+			errs = append(errs, err)
+			lat[0] = append(lat[0], took[0]...)
+			lat[1] = append(lat[1], took[1]...)
+		})
+	}
+	wg.Wait()
+	if err := errors.Join(errs...); err != nil {
+		return ours, plain, err
+	}
+	done := time.Duration(n / r.clients * r.clients)
+	ours, plain = summary(lat[0]), summary(lat[1])
+	ours.cpu, plain.cpu = (cpuTime(r.ours)-oursBefore)/done, (cpuTime(r.plain)-plainBefore)/done
+	return ours, plain, nil
+}
+
+func summary(took []time.Duration) sample {
+	slices.Sort(took)
+	return sample{p50: took[len(took)/2], p99: took[len(took)*99/100]}
+}
+
+// client keeps one connection to each process and writes prepared requests.
+func (r *rig) client(ctx context.Context, number, n int) (took [2][]time.Duration, err error) {
+	var conns [2]net.Conn
+	var readers [2]*bufio.Reader
+	for i, p := range []*process{r.ours, r.plain} {
+		if conns[i], err = net.Dial("tcp", p.addr); err != nil {
+			return took, err
+		}
+		defer conns[i].Close() //nolint:errcheck // done with it
+		readers[i] = bufio.NewReader(conns[i])
+	}
+	for i := range n {
+		if ctx.Err() != nil {
+			return took, ctx.Err()
+		}
+		token := r.tokens[(number*n+i)%len(r.tokens)]
+		for side := range 2 {
+			began := time.Now()
+			if err := roundTrip(conns[side], readers[side], token); err != nil {
+				return took, err
+			}
+			took[side] = append(took[side], time.Since(began))
+		}
+	}
+	return took, nil
+}
+
+func roundTrip(conn net.Conn, in *bufio.Reader, token string) error {
+	_, err := fmt.Fprintf(conn, "GET /items?page=1 HTTP/1.1\r\nHost: bench.example.com\r\nUser-Agent: bench/1\r\n"+
+		"Accept: application/json\r\nAuthorization: Bearer %s\r\n\r\n", token)
+	if err != nil {
+		return err
+	}
+	res, err := http.ReadResponse(in, nil)
+	if err != nil {
+		return err
+	}
+	defer res.Body.Close() //nolint:errcheck // read to its end
+	n, err := io.Copy(io.Discard, res.Body)
+	if err != nil {
+		return err
+	}
+	if res.StatusCode != http.StatusOK || n != int64(len(answer)) {
+		return fmt.Errorf("status %d, %d bytes: %s", res.StatusCode, n, res.Header)
+	}
+	return nil
+}
+
+// profile asks our build for a CPU profile while the measurements run.
+func (r *rig) profile(ctx context.Context, file string) (wait func()) {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+r.ours.admin+"/debug/pprof/profile?seconds=10", nil)
+		if err != nil {
+			return
+		}
+		res, err := http.DefaultClient.Do(req)
+		if err != nil {
+			fmt.Fprintln(os.Stderr, "profiling:", err)
+			return
+		}
+		defer res.Body.Close() //nolint:errcheck // read to its end
+		out, err := os.Create(file)
+		if err != nil {
+			fmt.Fprintln(os.Stderr, "profiling:", err)
+			return
+		}
+		defer out.Close() //nolint:errcheck // copied below
+		_, _ = io.Copy(out, res.Body)
+	}()
+	return func() { <-done }
+}
+
+// cpuTime is the CPU time of a process, all threads, user and system, in
+// nanoseconds: its clock in the kernel (clock_getcpuclockid(3)).
+func cpuTime(p *process) time.Duration {
+	const sched = 2
+	var ts unix.Timespec
+	clock := int32(^p.cmd.Process.Pid<<3 | sched) //nolint:gosec // as the C library computes it
+	if err := unix.ClockGettime(clock, &ts); err != nil {
+		panic(fmt.Sprintf("reading the CPU clock of process %d: %v", p.cmd.Process.Pid, err))
+	}
+	return time.Duration(ts.Nano())
+}
+
+// pin keeps a process (0: this one) and its threads on one core.
+func pin(pid, core int) error {
+	var set unix.CPUSet
+	set.Set(core)
+	tasks := []int{pid}
+	if pid == 0 {
+		pid = os.Getpid()
+	}
+	entries, err := os.ReadDir(fmt.Sprintf("/proc/%d/task", pid))
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		var tid int
+		if _, err := fmt.Sscan(e.Name(), &tid); err == nil {
+			tasks = append(tasks, tid)
+		}
+	}
+	for _, tid := range tasks {
+		if err := unix.SchedSetaffinity(tid, &set); err != nil && !errors.Is(err, unix.ESRCH) {
+			return fmt.Errorf("pinning process %d to core %d: %w", pid, core, err)
+		}
+	}
+	return nil
+}
+
+// freeAddr is a loopback address that nobody listens on.
+func freeAddr() (string, error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", err
+	}
+	defer l.Close() //nolint:errcheck // only its port was wanted
+	return l.Addr().String(), nil
+}

@@ -1,0 +1,33 @@
+#!/usr/bin/env bash
+# Installs what the tests need beyond Go, git and make: as root on Debian or
+# Ubuntu with apt-get, elsewhere it says what to install and fails.
+set -euo pipefail
+
+packages=()
+
+# The race detector links with a C compiler.
+if ! command -v "${CC:-gcc}" >/dev/null 2>&1 || ! echo '#include <stdlib.h>' | "${CC:-gcc}" -E - >/dev/null 2>&1; then
+	packages+=(gcc libc6-dev)
+fi
+
+# The tests of the Postgres dialect start a server of their own.
+if ! command -v postgres >/dev/null 2>&1 && ! compgen -G '/usr/lib/postgresql/*/bin/postgres' >/dev/null; then
+	packages+=(postgresql)
+fi
+
+[ ${#packages[@]} -gt 0 ] || exit 0
+
+if [ "$(id -u)" -eq 0 ] && command -v apt-get >/dev/null 2>&1; then
+	echo "installing ${packages[*]}" >&2
+	export DEBIAN_FRONTEND=noninteractive
+	apt-get update -qq
+	apt-get install -y -qq --no-install-recommends "${packages[@]}" >/dev/null
+	exit 0
+fi
+
+{
+	echo "The tests need what is not installed: ${packages[*]} (names of Debian packages)."
+	echo "On Debian or Ubuntu: sudo apt-get install --no-install-recommends ${packages[*]}"
+	echo "Elsewhere: install a C compiler (gcc, or set CC) and the PostgreSQL server as your system calls them."
+} >&2
+exit 1
