@@ -1,0 +1,115 @@
+package quota
+
+import (
+	"fmt"
+	"time"
+)
+
+// Total is what one epoch has counted of one account, metric and period since
+// the epoch began: absolute, never falling, so that writing it twice counts once.
+type Total struct {
+	Account         Subject
+	Metric          string
+	Period          Period
+	Start, End      int64 // Unix seconds; 0 for a level
+	Spent, Refunded int64
+}
+
+// EpochTotals are totals of one gateway process's epoch, sorted by account,
+// metric, period and start.
+type EpochTotals struct {
+	Epoch string // UUIDv7
+	Rows  []Total
+	// Final says that nothing will be added: the epoch is closed with this write.
+	Final bool
+}
+
+// EpochClosedError refuses totals of an epoch that was closed by a reaper: the
+// process was thought dead. Nothing was written.
+type EpochClosedError struct {
+	Epoch string
+	// FlushSeq is the number of the epoch's newest flush whose rollups were
+	// applied; 0 where it is not known or there was none.
+	FlushSeq int64
+}
+
+func (e *EpochClosedError) Error() string {
+	return fmt.Sprintf("epoch %s is closed", e.Epoch)
+}
+
+// EpochCompactedError answers for an epoch whose rows were folded into one with
+// others, a day after it was closed: what it held is counted, but can no longer
+// be told apart. A process that held such an epoch must not count its totals again.
+type EpochCompactedError struct{ Epoch string }
+
+func (e *EpochCompactedError) Error() string {
+	return fmt.Sprintf("epoch %s was compacted: its totals are counted and cannot be told apart", e.Epoch)
+}
+
+// UsageKey names an account's usage of a metric in one period.
+type UsageKey struct {
+	Metric string
+	Period Period
+	Start  int64
+}
+
+// ColdError says that the counters do not know what was used of some keys:
+// they are loaded from the records, filled in, and the call is made again.
+type ColdError struct {
+	// Charges are the indices of the cold charges.
+	Charges []int
+	// Except are the epochs whose totals the counters hold themselves: they are
+	// left out of the load, and Carry[i] is added for Charges[i] instead.
+	Except []string
+	Carry  []int64
+	// Generation guards against an epoch that ends between load and fill: a Fill
+	// of another generation is ignored and the key stays cold.
+	Generation uint64
+}
+
+func (e *ColdError) Error() string { return fmt.Sprintf("%d counters are cold", len(e.Charges)) }
+
+// Base fills a cold counter: Used is what the records say, plus the carry.
+type Base struct {
+	Key        Key
+	Used       int64
+	Generation uint64
+}
+
+// Change says that something about a subject was changed in the records.
+// Subject is an account ("user:<id>", "org:<id>"), "plan:<id>", or "*" for everything.
+type Change struct {
+	Seq     int64
+	Subject Subject
+}
+
+// AllSubjects is the subject of a change that concerns everyone.
+const AllSubjects Subject = "*"
+
+// Rollup is a delta for the charts: requests of one kind within one hour.
+type Rollup struct {
+	Hour        int64 // Unix seconds, a multiple of 3600
+	Account     Subject
+	Scope       string // the rule's first scope or metric, else its name
+	Decision    string // "admitted", "shadow_denied", or the code of the denial
+	StatusClass int    // of the answer: 2 for 2xx; 0 where none was sent
+	Requests    int64
+	Cost        int64
+}
+
+// Seen is a caller learned from a verified credential.
+type Seen struct {
+	Account Subject
+	Email   string // empty where the credential has none
+	At      time.Time
+}
+
+// Flush is what a gateway process writes to the records at once. Totals are
+// absolute and may be applied twice; Rollups are deltas and are applied only
+// if Seq is above the epoch's last one.
+type Flush struct {
+	EpochTotals
+	Seq     int64
+	Rollups []Rollup
+	Seen    []Seen
+}
