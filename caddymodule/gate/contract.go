@@ -1,0 +1,110 @@
+package gate
+
+import (
+	"context"
+	"errors"
+	"net/http"
+
+	"github.com/quotagate/quotagate/caddymodule/quota"
+)
+
+// Verifier tells who asks. It answers ErrNoCredential if the places that it
+// reads are empty, ErrUnclaimed if what stands there is not of its kind, and an
+// *InvalidError if it claims the credential and refuses it. The principal is
+// shared between requests and must not be written to.
+type Verifier interface {
+	Verify(ctx context.Context, r *http.Request) (*quota.Principal, error)
+}
+
+// The ways in which a verifier passes.
+var (
+	ErrNoCredential = errors.New("no credential")
+	ErrUnclaimed    = errors.New("a credential that this verifier does not claim")
+)
+
+// InvalidError refuses a credential. Reason is for logs: it holds nothing of
+// the credential itself.
+type InvalidError struct{ Reason string }
+
+func (e *InvalidError) Error() string { return "invalid credential: " + e.Reason }
+
+// Loader loads what an account may do. An account that the records do not know
+// has the default plan; that is no error.
+type Loader interface {
+	Entitlement(ctx context.Context, account quota.Subject) (*quota.Entitlement, error)
+}
+
+// Bus tells what was changed in the records.
+type Bus interface {
+	// Latest is the number of the newest change.
+	Latest(ctx context.Context) (int64, error)
+	// Watch calls deliver with each batch of changes numbered above after, in
+	// order, until ctx ends (nil) or the connection fails (the error; the caller
+	// retries). It may deliver a change twice, and AllSubjects where it may have
+	// missed some, or where the records were replaced by older ones: it is then
+	// numbered below after, and numbers go on from there. deliver with no changes
+	// says that the connection lives.
+	Watch(ctx context.Context, after int64, deliver func([]quota.Change)) error
+}
+
+// UsageStore keeps usage in the records.
+type UsageStore interface {
+	// Flush writes totals, rollups and callers in one transaction, opens the
+	// epoch at first sight, and is its heartbeat. It answers a
+	// *quota.EpochClosedError, and writes nothing, if the epoch is closed.
+	Flush(ctx context.Context, f quota.Flush) error
+	// EpochTotals are the rows of one epoch.
+	EpochTotals(ctx context.Context, epoch string) ([]quota.Total, error)
+	// Usage is what was used of each key, over all epochs but those in except. A
+	// level (PeriodNone) includes the value that an admin has set.
+	Usage(ctx context.Context, account quota.Subject, keys []quota.UsageKey, except []string) ([]int64, error)
+}
+
+// Counters count. All calls are all-or-nothing over their charges, and safe for
+// concurrent use.
+type Counters interface {
+	// Reserve takes all charges or none and writes the decision into d: a denial
+	// is a decision, never an error. It may answer a *quota.ColdError, and has then
+	// taken nothing; a forced charge is never cold. Anything else means that the
+	// counters could not be asked (see on_outage): what became of the charges is
+	// not known, and they are not sent again.
+	Reserve(ctx context.Context, cs []quota.Charge, d *quota.Decision) error
+	// Refund gives usage back. Of a level no more is given than is there: where
+	// that is not known it answers a *quota.ColdError, which counts receipts
+	// instead of charges, and has given nothing.
+	Refund(ctx context.Context, rs []quota.Receipt) error
+	// Peek is Reserve without taking anything.
+	Peek(ctx context.Context, cs []quota.Charge, d *quota.Decision) error
+}
+
+// Refiller is the side of Counters that follows the records.
+type Refiller interface {
+	// Fill sets what was used of cold keys.
+	Fill(ctx context.Context, bs []quota.Base) error
+	// Forget makes the usage of an account cold: it was changed in the records.
+	// quota.AllSubjects stands for every account.
+	Forget(ctx context.Context, account quota.Subject) error
+	// Reset empties the rate windows of a subject, all or the named scopes, and
+	// reports the scopes that were not empty.
+	Reset(ctx context.Context, subject quota.Subject, scopes []string) ([]string, error)
+}
+
+// Ledger is the metering side of Counters: what this process has admitted.
+type Ledger interface {
+	// Totals are the totals that changed since they were last acknowledged, one
+	// for each epoch that this process holds; the current epoch is last and is
+	// there even if nothing changed (the heartbeat).
+	Totals() []quota.EpochTotals
+	// Flushed acknowledges what Totals gave. A Final epoch is forgotten.
+	Flushed(t quota.EpochTotals)
+	// Rebase moves what a closed epoch holds beyond the rows of the records into
+	// the current epoch, or into a new one if it was the current.
+	Rebase(closed string, rows []quota.Total)
+}
+
+// Engine is what a counters guest provides.
+type Engine interface {
+	Counters
+	Refiller
+	Ledger
+}

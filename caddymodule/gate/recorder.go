@@ -1,0 +1,288 @@
+package gate
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"github.com/quotagate/quotagate/caddymodule/quota"
+	"go.uber.org/zap"
+)
+
+const (
+	recorderShards = 16
+	// Distinct kinds of rollups, and callers, kept while the records are down.
+	maxRollups = 200_000
+	maxSeen    = 200_000
+	// chartBatch bounds what one flush carries of either: more would not be done in time.
+	chartBatch    = 10_000
+	maintainEvery = 5 // flushes
+	flushTimeout  = 5 * time.Second
+	maxRebases    = 3 // in one flush
+)
+
+// Maintainer is implemented by a UsageStore that has upkeep: it closes the
+// epochs of dead processes and compacts old ones, under a lease.
+type Maintainer interface {
+	Maintain(ctx context.Context) error
+}
+
+// recorder flushes usage: totals from the engine's ledger, rollups and callers
+// that it collects itself.
+type recorder struct {
+	ledger Ledger
+	usage  UsageStore
+	every  time.Duration
+	stats  *Stats
+	log    *zap.Logger
+	shards [recorderShards]rollupShard
+
+	ticks int // of run alone
+
+	mu      sync.Mutex // one flush at a time
+	seq     int64
+	rollups map[rollupKind]rollupSum
+	known   map[quota.Subject]string // e-mail by account, not yet written
+	// inFlight is what a failed flush has sent: it is sent again unchanged under
+	// its number, since the records may have taken it.
+	inFlight *quota.Flush
+	failing  bool
+}
+
+type rollupShard struct {
+	mu   sync.Mutex
+	sums map[rollupKind]rollupSum
+	seen map[quota.Subject]string
+	_    [64]byte // its own cache line
+}
+
+type rollupKind struct {
+	hour     int64
+	account  quota.Subject
+	scope    string
+	decision string
+	class    int
+}
+
+type rollupSum struct{ requests, cost int64 }
+
+func newRecorder(l Ledger, u UsageStore, every time.Duration, stats *Stats, log *zap.Logger) *recorder {
+	r := &recorder{
+		ledger: l, usage: u, every: every, stats: stats, log: log,
+		// Numbers grow from one process to the next, whatever epoch they belong to.
+		seq:     time.Now().UnixNano(),
+		rollups: map[rollupKind]rollupSum{}, known: map[quota.Subject]string{},
+	}
+	for i := range r.shards {
+		r.shards[i].sums = map[rollupKind]rollupSum{}
+		r.shards[i].seen = map[quota.Subject]string{}
+	}
+	return r
+}
+
+func (r *recorder) shard(d quota.Digest) *rollupShard { return &r.shards[d[0]%recorderShards] }
+
+// count adds one request to the charts.
+func (r *recorder) count(d quota.Digest, k rollupKind, cost int64) {
+	s := r.shard(d)
+	s.mu.Lock()
+	sum := s.sums[k]
+	s.sums[k] = rollupSum{sum.requests + 1, sum.cost + cost}
+	s.mu.Unlock()
+}
+
+// seen notes a caller of a verified credential.
+func (r *recorder) seen(account quota.Subject, email string) {
+	s := r.shard(account.Digest())
+	s.mu.Lock()
+	if email != "" || s.seen[account] == "" {
+		s.seen[account] = email
+	}
+	s.mu.Unlock()
+}
+
+func (r *recorder) run(ctx context.Context) {
+	ticker := time.NewTicker(r.every)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+			// Stop waits for a flush that has begun: cut off, nobody knew what became of it.
+			r.flush(context.WithoutCancel(ctx))
+			r.maintain(ctx)
+		}
+	}
+}
+
+func (r *recorder) maintain(ctx context.Context) {
+	m, ok := r.usage.(Maintainer)
+	if r.ticks++; !ok || r.ticks%maintainEvery != 0 {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, flushTimeout)
+	defer cancel()
+	if err := m.Maintain(ctx); err != nil && !errors.Is(err, context.Canceled) {
+		r.stats.fault("records", err)
+		r.log.Error("maintaining usage failed; it is tried again", zap.Error(err))
+	}
+}
+
+// flush writes everything that is not written yet. What fails is kept.
+func (r *recorder) flush(ctx context.Context) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	ctx, cancel := context.WithTimeout(ctx, flushTimeout)
+	defer cancel()
+	defer r.stats.took(CallFlush, time.Now())
+	r.collect()
+	if err := r.rounds(ctx); err != nil {
+		r.failed(err)
+		return
+	}
+	if r.failing {
+		r.failing = false
+		r.log.Info("usage is flushed again")
+	}
+	r.stats.lastFlush.Store(time.Now().UnixNano())
+}
+
+// rounds writes until nothing is left.
+func (r *recorder) rounds(ctx context.Context) error {
+	for rebases := 0; ; {
+		rebased, err := r.round(ctx)
+		switch {
+		case err != nil:
+			return err
+		case rebased:
+			if rebases++; rebases == maxRebases {
+				return errors.New("the records close each epoch that is begun")
+			}
+		case len(r.rollups) == 0 && len(r.known) == 0:
+			return nil
+		}
+	}
+}
+
+// round writes the totals of each epoch, and a batch of the charts with the
+// last. rebased: there are totals in another epoch now. An epoch that cannot be
+// written does not keep the current one from its heartbeat.
+func (r *recorder) round(ctx context.Context) (rebased bool, err error) {
+	totals := r.ledger.Totals()
+	for i, t := range totals {
+		moved, failed := r.write(ctx, t, i == len(totals)-1)
+		rebased = rebased || moved
+		err = errors.Join(err, failed)
+	}
+	return rebased, err
+}
+
+// write flushes one epoch. rebased: it had been closed, and what it holds is
+// carried over into another.
+func (r *recorder) write(ctx context.Context, t quota.EpochTotals, current bool) (rebased bool, err error) {
+	f := quota.Flush{EpochTotals: t}
+	if current {
+		f = r.withCharts(t)
+	}
+	err = r.usage.Flush(ctx, f)
+	if closed := (*quota.EpochClosedError)(nil); errors.As(err, &closed) {
+		if current && r.inFlight.Seq <= closed.FlushSeq {
+			r.inFlight = nil // an attempt that seemed to fail had been applied
+		}
+		return true, r.rebase(ctx, t.Epoch) // charts stay in flight for the new epoch
+	}
+	if err != nil {
+		return false, err
+	}
+	r.ledger.Flushed(t)
+	if current {
+		r.inFlight = nil
+	}
+	return false, nil
+}
+
+// rebase goes on in a new epoch after a reaper has closed ours: what the
+// closed one lacks is carried over.
+func (r *recorder) rebase(ctx context.Context, epoch string) error {
+	rows, err := r.usage.EpochTotals(ctx, epoch)
+	if err != nil {
+		return err
+	}
+	r.ledger.Rebase(epoch, rows)
+	r.log.Warn("an epoch of this process had been closed; what it lacks goes on in another", zap.String("epoch", epoch))
+	return nil
+}
+
+func (r *recorder) failed(err error) {
+	r.failing = true
+	r.stats.FlushFailures.Add(1)
+	r.stats.fault("records", err)
+	r.log.Error("flushing usage failed; it stays in the counters and is tried again", zap.Error(err))
+}
+
+// collect takes what the requests have left in the shards.
+func (r *recorder) collect() {
+	for i := range r.shards {
+		s := &r.shards[i]
+		s.mu.Lock()
+		for k, v := range s.sums {
+			sum, ok := r.rollups[k]
+			if !ok && len(r.rollups) >= maxRollups {
+				r.stats.RollupsDropped.Add(v.requests)
+				continue
+			}
+			r.rollups[k] = rollupSum{sum.requests + v.requests, sum.cost + v.cost}
+		}
+		clear(s.sums)
+		for account, email := range s.seen {
+			known, ok := r.known[account]
+			if (ok || len(r.known) < maxSeen) && (email != "" || known == "") {
+				r.known[account] = email
+			}
+		}
+		clear(s.seen)
+		s.mu.Unlock()
+	}
+}
+
+// withCharts completes the flush of the current epoch with a batch of rollups
+// and callers, or with the one that is still in flight.
+func (r *recorder) withCharts(t quota.EpochTotals) quota.Flush {
+	if r.inFlight == nil {
+		r.seq++
+		r.inFlight = &quota.Flush{Seq: r.seq, Rollups: r.takeRollups(), Seen: r.takeSeen()}
+	}
+	f := *r.inFlight
+	f.EpochTotals = t
+	return f
+}
+
+func (r *recorder) takeRollups() []quota.Rollup {
+	var out []quota.Rollup
+	for k, v := range r.rollups {
+		if len(out) == chartBatch {
+			break
+		}
+		out = append(out, quota.Rollup{
+			Hour: k.hour, Account: k.account, Scope: k.scope, Decision: k.decision,
+			StatusClass: k.class, Requests: v.requests, Cost: v.cost,
+		})
+		delete(r.rollups, k)
+	}
+	return out
+}
+
+func (r *recorder) takeSeen() []quota.Seen {
+	var out []quota.Seen
+	now := time.Now()
+	for account, email := range r.known {
+		if len(out) == chartBatch {
+			break
+		}
+		out = append(out, quota.Seen{Account: account, Email: email, At: now})
+		delete(r.known, account)
+	}
+	return out
+}

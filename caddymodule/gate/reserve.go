@@ -1,0 +1,158 @@
+package gate
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/quotagate/quotagate/caddymodule/quota"
+	"go.uber.org/zap"
+)
+
+// coldRetries bounds how often a call is repeated after a refill. More than one
+// is needed only where epochs end, or the account is changed, meanwhile.
+const coldRetries = 4
+
+// unloadedError says that what was used could not be loaded: the counters answer,
+// and have taken nothing.
+type unloadedError struct {
+	cold  *quota.ColdError
+	cause error
+}
+
+func (e *unloadedError) Error() string { return "loading what was used: " + e.cause.Error() }
+
+func (e *unloadedError) Unwrap() []error { return []error{e.cold, e.cause} }
+
+// reserve reserves, loading what the counters do not know.
+func (g *Gate) reserve(ctx context.Context, account quota.Subject, cs []quota.Charge, d *quota.Decision) error {
+	began := time.Now()
+	err := g.rt.engine.Reserve(ctx, cs, d)
+	if err != nil {
+		err = g.warm(ctx, account, chargeKeys(cs), err, func() error { return g.rt.engine.Reserve(ctx, cs, d) })
+	}
+	g.rt.Stats.took(CallReserve, began)
+	return err
+}
+
+// Peek tells what the charges would find, without taking anything.
+func (g *Gate) Peek(ctx context.Context, account quota.Subject, cs []quota.Charge, d *quota.Decision) error {
+	err := g.rt.engine.Peek(ctx, cs, d)
+	if err != nil {
+		err = g.warm(ctx, account, chargeKeys(cs), err, func() error { return g.rt.engine.Peek(ctx, cs, d) })
+	}
+	return err
+}
+
+func chargeKeys(cs []quota.Charge) func(int) quota.Key {
+	return func(i int) quota.Key { return cs[i].Key }
+}
+
+// warm loads what the error of a call says is cold and makes the call again,
+// until no counter that it needs is cold.
+func (g *Gate) warm(ctx context.Context, account quota.Subject, key func(int) quota.Key, err error, call func() error) error {
+	for range coldRetries {
+		var cold *quota.ColdError
+		if !errors.As(err, &cold) {
+			return err
+		}
+		if cause := g.refill(ctx, account, key, cold); cause != nil {
+			g.rt.Stats.ColdFailures.Add(1)
+			g.rt.Stats.fault("records", cause)
+			return &unloadedError{cold, cause}
+		}
+		err = call()
+	}
+	return err
+}
+
+// refill loads what the records say of cold counters, on a context of its own:
+// a client that leaves must not undo it for the next.
+func (g *Gate) refill(ctx context.Context, account quota.Subject, key func(int) quota.Key, cold *quota.ColdError) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), loadTimeout)
+	defer cancel()
+	g.rt.Stats.ColdLoads.Add(1)
+	defer g.rt.Stats.took(CallUsage, time.Now())
+	keys := make([]quota.UsageKey, len(cold.Charges))
+	for i, at := range cold.Charges {
+		k := key(at)
+		keys[i] = quota.UsageKey{Metric: k.Name, Period: k.Period, Start: k.Start}
+	}
+	used, err := g.rt.usage.Usage(ctx, account, keys, cold.Except)
+	if err != nil {
+		return err
+	}
+	if len(used) != len(keys) {
+		return fmt.Errorf("%d amounts for %d keys", len(used), len(keys))
+	}
+	bases := make([]quota.Base, len(used))
+	for i, at := range cold.Charges {
+		bases[i] = quota.Base{Key: key(at), Used: used[i] + cold.Carry[i], Generation: cold.Generation}
+	}
+	return g.rt.engine.Fill(ctx, bases)
+}
+
+// outage applies on_outage while the counters, or the usage that they start
+// from, cannot be asked.
+func (g *Gate) outage(ctx context.Context, t *Ticket, err error) (*Ticket, error) {
+	var cold *quota.ColdError
+	counting := errors.As(err, &cold) // the counters answer: what is admitted is counted all the same
+	if !counting && ctx.Err() == nil {
+		g.rt.Stats.CounterFailures.Add(1)
+		g.rt.Stats.fault("counters", err)
+	}
+	if ctx.Err() == nil {
+		g.log.Error("limits cannot be checked; the rules' on_outage decides", zap.Error(err))
+	}
+	if r := outageDenier(t.rules, t.charges, cold); r != nil {
+		d := refusal(quota.CodeLimiterUnavailable, r.Name)
+		t.uncharge()
+		t.count(d.Code, d.Status)
+		return t, d
+	}
+	if !counting {
+		t.uncharge() // admitted, uncounted, degraded
+		return t, nil
+	}
+	return g.admitForced(ctx, t)
+}
+
+// outageDenier is the rule that refuses the request, nil if none does. Where the
+// counters answer and only usage is cold, it is none of a rule that spends none of it.
+func outageDenier(rules []quota.Applied, cs []quota.Charge, cold *quota.ColdError) *quota.Applied {
+	for i := range rules {
+		if r := &rules[i]; r.DenyOnOutage && !r.Shadow && (cold == nil || spendsAny(r, cs, cold.Charges)) {
+			return r
+		}
+	}
+	return nil
+}
+
+func spendsAny(r *quota.Applied, cs []quota.Charge, indices []int) bool {
+	for _, i := range indices {
+		for j := range r.Spends {
+			if r.Spends[j].Metric == cs[i].Key.Name {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// admitForced counts without comparing quotas that could not be loaded; rates,
+// which need no records, still deny.
+func (g *Gate) admitForced(ctx context.Context, t *Ticket) (*Ticket, error) {
+	for i := range t.charges {
+		if t.charges[i].Key.Space == quota.SpaceUsage {
+			t.charges[i].Force = true
+		}
+	}
+	if err := g.rt.engine.Reserve(ctx, t.charges, &t.decision); err != nil {
+		g.rt.Stats.CounterFailures.Add(1)
+		g.rt.Stats.fault("counters", err)
+		t.uncharge()
+		return t, nil
+	}
+	return t.judged()
+}

@@ -1,0 +1,164 @@
+package gate
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"github.com/quotagate/quotagate/caddymodule/quota"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+)
+
+// Options make a Runtime.
+type Options struct {
+	Loader Loader
+	Bus    Bus
+	Usage  UsageStore
+	Engine Engine
+	// Fallback is what an account may do while the records cannot be asked and
+	// nothing is known of it. It must not return nil.
+	Fallback func(quota.Subject) *quota.Entitlement
+
+	TTL, Stale time.Duration
+	CacheSize  int
+	// FlushEvery is the interval of usage flushes, a second by default.
+	FlushEvery time.Duration
+	// Observe is told how long each call took; it must be quick. May be nil.
+	Observe func(call string, d time.Duration)
+	// Log outlives any config. Each message is written at most once in 10 s.
+	Log *zap.Logger
+}
+
+// sparing writes each message at most once in 10 s: while something is down,
+// every request has the same to say. Stats count what is left out.
+func sparing(log *zap.Logger) *zap.Logger {
+	if log == nil {
+		return zap.NewNop()
+	}
+	return log.WithOptions(zap.WrapCore(func(c zapcore.Core) zapcore.Core {
+		return zapcore.NewSamplerWithOptions(c, 10*time.Second, 1, 0)
+	}))
+}
+
+// The calls that Options.Observe is told of.
+const (
+	CallReserve = "reserve" // of the counters
+	CallLoad    = "load"    // of an entitlement
+	CallUsage   = "usage"   // of what was used, for cold counters
+	CallFlush   = "flush"   // of usage
+)
+
+// Runtime is what the gates of successive configs share: the entitlement
+// cache, the counters, the recorder of usage, the watcher of changes and the
+// open streams.
+type Runtime struct {
+	Entitlements *Entitlements
+	Streams      *Streams
+	Stats        *Stats
+
+	engine   Engine
+	usage    UsageStore
+	bus      Bus
+	recorder *recorder
+	log      *zap.Logger
+
+	stop context.CancelFunc
+	wg   sync.WaitGroup
+}
+
+// NewRuntime makes a Runtime; Start starts it.
+func NewRuntime(o Options) (*Runtime, error) {
+	if o.FlushEvery == 0 {
+		o.FlushEvery = time.Second
+	}
+	if o.Observe == nil {
+		o.Observe = func(string, time.Duration) {}
+	}
+	o.Log = sparing(o.Log)
+	rt := &Runtime{Stats: &Stats{observe: o.Observe}, engine: o.Engine, usage: o.Usage, bus: o.Bus, log: o.Log}
+	var err error
+	if rt.Entitlements, err = newEntitlements(&o, rt.Stats); err != nil {
+		return nil, err
+	}
+	rt.Streams = newStreams(rt)
+	rt.recorder = newRecorder(o.Engine, o.Usage, o.FlushEvery, rt.Stats, o.Log)
+	rt.Entitlements.onLoad = rt.recorder.seen
+	return rt, nil
+}
+
+// Start begins to watch the records for changes and to flush usage. It waits at
+// most two seconds for the records, and goes on without them.
+func (rt *Runtime) Start(ctx context.Context) {
+	ctx, rt.stop = context.WithCancel(context.WithoutCancel(ctx))
+	asking, cancel := context.WithTimeout(ctx, loadTimeout)
+	defer cancel()
+	latest, err := rt.bus.Latest(asking)
+	if err != nil {
+		rt.watchFailed(err)
+	} else {
+		rt.Entitlements.changes.applied.Store(latest)
+	}
+	rt.wg.Go(func() { rt.watch(ctx) })
+	rt.wg.Go(func() { rt.recorder.run(ctx) })
+	rt.wg.Go(func() { rt.Streams.run(ctx) })
+}
+
+// Stop ends the background work and flushes what was counted. What cannot be
+// flushed stays in the counters' own log.
+func (rt *Runtime) Stop(ctx context.Context) {
+	if rt.stop != nil {
+		rt.stop()
+	}
+	rt.wg.Wait()
+	rt.recorder.flush(ctx)
+}
+
+// watch follows the changes; after a failure everything cached is in doubt.
+func (rt *Runtime) watch(ctx context.Context) {
+	const delay = 250 * time.Millisecond
+	for {
+		err := rt.bus.Watch(ctx, rt.Entitlements.Applied(), rt.apply)
+		if ctx.Err() != nil {
+			return
+		}
+		if err != nil {
+			rt.watchFailed(err)
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(delay):
+		}
+		rt.Entitlements.Drop()
+	}
+}
+
+func (rt *Runtime) watchFailed(err error) {
+	rt.Stats.WatchFailures.Add(1)
+	rt.Stats.fault("records", err)
+	rt.log.Warn("watching the records for changes failed; trying again", zap.Error(err))
+}
+
+func (rt *Runtime) apply(changes []quota.Change) {
+	if len(changes) == 0 {
+		return
+	}
+	rt.Stats.Changes.Add(int64(len(changes)))
+	// Counters first: a request that is judged by the new entitlement must also
+	// see the usage that the change may have corrected.
+	for _, ch := range changes {
+		if ch.Subject.Kind() == "plan" {
+			continue
+		}
+		if err := rt.engine.Forget(context.Background(), ch.Subject); err != nil {
+			rt.Stats.CounterFailures.Add(1)
+			rt.Stats.fault("counters", err)
+		}
+	}
+	rt.Entitlements.apply(changes)
+	rt.Streams.wake()
+}
+
+// Flush writes usage to the records now.
+func (rt *Runtime) Flush(ctx context.Context) { rt.recorder.flush(ctx) }

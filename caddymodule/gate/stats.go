@@ -1,0 +1,50 @@
+package gate
+
+import (
+	"sync/atomic"
+	"time"
+)
+
+// Stats are the counters of a Runtime, for metrics and the status page.
+type Stats struct {
+	CacheHits, CacheMisses, CacheStale, Fallbacks  atomic.Int64
+	LoadFailures, ColdLoads, ColdFailures          atomic.Int64
+	CounterFailures, RefundFailures, FlushFailures atomic.Int64
+	Changes, WatchFailures, RollupsDropped         atomic.Int64
+	UnlimitedScopes                                atomic.Int64 // answers by quota.FallbackRate
+	StreamsClosed                                  atomic.Int64
+
+	observe   func(call string, d time.Duration)
+	lastFlush atomic.Int64 // Unix ns
+	lastError atomic.Pointer[Fault]
+}
+
+// Fault is the latest failure of a dependency.
+type Fault struct {
+	Part string // "records", "counters"
+	At   time.Time
+	Err  string
+}
+
+// LastFault is the latest failure, nil if there was none.
+func (s *Stats) LastFault() *Fault { return s.lastError.Load() }
+
+// LastFlush is when usage was last written to the records; zero: not yet.
+func (s *Stats) LastFlush() time.Time {
+	if ns := s.lastFlush.Load(); ns != 0 {
+		return time.Unix(0, ns)
+	}
+	return time.Time{}
+}
+
+// took is for defer: it tells how long a call took since began.
+func (s *Stats) took(call string, began time.Time) { s.observe(call, time.Since(began)) }
+
+func (s *Stats) fault(part string, err error) {
+	s.lastError.Store(&Fault{Part: part, At: time.Now(), Err: err.Error()})
+}
+
+func (s *Stats) loadFailed(err error) {
+	s.LoadFailures.Add(1)
+	s.fault("records", err)
+}
