@@ -1,0 +1,142 @@
+package memcounters
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+)
+
+// logFile is what a journal needs of an open file; tests put failing ones in its place.
+type logFile interface {
+	io.Writer
+	Sync() error
+	io.Closer
+}
+
+// fileOpener opens a log file for appending; truncate begins a new one.
+type fileOpener func(path string, truncate bool) (logFile, error)
+
+func openLogFile(path string, truncate bool) (logFile, error) {
+	flags := os.O_WRONLY | os.O_CREATE | os.O_APPEND
+	if truncate {
+		flags |= os.O_TRUNC
+	}
+	return os.OpenFile(path, flags, 0o600)
+}
+
+// journal is the log of one shard. All fields are guarded by the shard's mutex.
+type journal struct {
+	path string
+	file logFile
+	// frame is the frame that is being built; its memory is kept.
+	frame []byte
+	// size is the file's length, base what it was after the last snapshot.
+	size, base int64
+	// unsynced reports that the file was written to since the last fsync.
+	unsynced bool
+	// broken is why the file cannot be appended to: its end may be torn. Counting
+	// goes on in memory; the next snapshot heals it.
+	broken error
+	// copying: a snapshot is being written, which needs the frames since it began.
+	copying bool
+	tail    []byte
+}
+
+func (j *journal) begin() { j.frame = beginFrame(j.frame) }
+
+// commit writes the frame with one write(2), so that a kill leaves it whole or
+// torn at the end, never mixed with another.
+func (j *journal) commit() {
+	if len(j.frame) <= frameHeader {
+		return
+	}
+	endFrame(j.frame)
+	if j.copying {
+		j.tail = append(j.tail, j.frame...)
+	}
+	j.write(j.frame)
+}
+
+func (j *journal) write(b []byte) {
+	if j.broken != nil {
+		return
+	}
+	n, err := j.file.Write(b)
+	j.size += int64(n)
+	j.unsynced = true
+	if err == nil && n < len(b) {
+		err = io.ErrShortWrite
+	}
+	if err != nil {
+		j.broken = fmt.Errorf("writing %s: %w", j.path, err)
+	}
+}
+
+// full reports that the file is due for a snapshot: long, and twice as long as
+// what a snapshot of it took the last time.
+func (j *journal) full(limit int64) bool {
+	return j.size > max(limit, 2*j.base)
+}
+
+func tempPath(path string) string { return path + ".tmp" }
+
+// writeImage writes a snapshot beside the log and brings it to the disk. The
+// caller holds no lock: no request waits for the disk.
+func writeImage(open fileOpener, path string, image []byte) (f logFile, err error) {
+	temp := tempPath(path)
+	f, err = open(temp, true)
+	if err != nil {
+		return nil, fmt.Errorf("opening a snapshot: %w", err)
+	}
+	n, err := f.Write(image)
+	if err == nil && n < len(image) {
+		err = io.ErrShortWrite
+	}
+	if err == nil {
+		err = f.Sync()
+	}
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("writing a snapshot: %w", err), discard(f, temp))
+	}
+	return f, nil
+}
+
+func discard(f io.Closer, path string) error {
+	return errors.Join(f.Close(), os.Remove(path))
+}
+
+// swap puts the snapshot f, with the frames since it was taken, in the log's
+// place. The caller holds the shard's mutex.
+func (j *journal) swap(f logFile, imageSize int64) error {
+	temp := tempPath(j.path)
+	n, err := f.Write(j.tail)
+	if err == nil && n < len(j.tail) {
+		err = io.ErrShortWrite
+	}
+	if err == nil {
+		err = os.Rename(temp, j.path)
+	}
+	if err != nil {
+		return errors.Join(fmt.Errorf("replacing %s: %w", j.path, err), discard(f, temp))
+	}
+	old := j.file
+	j.file, j.broken = f, nil
+	j.base = imageSize
+	j.size = imageSize + int64(len(j.tail))
+	j.unsynced = len(j.tail) > 0
+	if err := old.Close(); err != nil {
+		return fmt.Errorf("closing the old %s: %w", j.path, err)
+	}
+	return nil
+}
+
+// syncDir brings renames in a folder to the disk.
+func syncDir(dir string) error {
+	d, err := os.Open(filepath.Clean(dir))
+	if err != nil {
+		return fmt.Errorf("opening %s: %w", dir, err)
+	}
+	return errors.Join(d.Sync(), d.Close())
+}

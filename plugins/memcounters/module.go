@@ -1,0 +1,115 @@
+package memcounters
+
+import (
+	"context"
+	"fmt"
+	"path/filepath"
+	"strings"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
+	"github.com/quotagate/quotagate/caddymodule"
+)
+
+func init() { caddy.RegisterModule(Module{}) }
+
+// Module is the counters guest that counts in this process, exact for one
+// gateway. A reload shares the open counters; a second process is refused.
+type Module struct {
+	// Log is the folder of the counters' log; relative to the working directory,
+	// placeholders such as {env.STATE_DIR} are resolved when the config is
+	// loaded. Default: the folder "counters" beside the local records.
+	Log string `json:"log,omitempty"`
+
+	dir string // Log, absolute; empty: in the host's state folder
+}
+
+// defaultFolder is the log's place in the host's state folder.
+const defaultFolder = "counters"
+
+// CaddyModule returns the module's information.
+func (Module) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{ID: "quota.counters.memory", New: func() caddy.Module { return new(Module) }}
+}
+
+// Provision resolves the folder. Nothing is opened.
+func (m *Module) Provision(caddy.Context) error {
+	if m.Log == "" {
+		return nil
+	}
+	dir, err := caddy.NewReplacer().ReplaceOrErr(m.Log, true, true)
+	if err != nil {
+		return fmt.Errorf("resolving log: %w", err)
+	}
+	if m.dir, err = filepath.Abs(dir); err != nil {
+		return fmt.Errorf("resolving log: %w", err)
+	}
+	return nil
+}
+
+// Validate refuses a folder whose name no system takes.
+func (m *Module) Validate() error {
+	if strings.ContainsRune(m.dir, 0) {
+		return fmt.Errorf("log: %q holds a zero byte", m.Log)
+	}
+	return nil
+}
+
+// Key identifies the open counters: the log's folder, absolute. Without the
+// option log it is "memory:", of which a host with several state folders opens
+// one for each.
+func (m *Module) Key() string {
+	if m.dir != "" {
+		return m.dir
+	}
+	return "memory:"
+}
+
+// Open opens the log and begins to count.
+func (m *Module) Open(_ context.Context, env caddymodule.Env) (caddymodule.Counters, error) {
+	dir := m.dir
+	if dir == "" {
+		dir = filepath.Join(env.StateDir, defaultFolder)
+	}
+	e, err := Open(Options{Dir: dir, Log: env.Log})
+	if err != nil {
+		return nil, err
+	}
+	return e, nil
+}
+
+// UnmarshalCaddyfile reads the guest's part of the option counters:
+//
+//	counters memory {
+//	    log <dir>
+//	}
+func (m *Module) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
+	d.Next() // the guest's name
+	if d.NextArg() {
+		return d.Errf("unexpected argument %q; write: counters memory { log <dir> }", d.Val())
+	}
+	line := 0
+	for nesting := d.Nesting(); d.NextBlock(nesting); {
+		if d.Val() != "log" {
+			return d.Errf("unknown option %q in counters memory: want log", d.Val())
+		}
+		if line > 0 {
+			return d.Errf("duplicate option %q in counters memory: it stands in line %d already; keep one of them", "log", line)
+		}
+		line = d.Line()
+		if !d.AllArgs(&m.Log) || m.Log == "" {
+			return d.Errf("option %q: want one folder; write: log <dir>", "log")
+		}
+	}
+	return nil
+}
+
+// Interface guards.
+var (
+	_ caddy.Module              = Module{}
+	_ caddy.Provisioner         = (*Module)(nil)
+	_ caddy.Validator           = (*Module)(nil)
+	_ caddyfile.Unmarshaler     = (*Module)(nil)
+	_ caddymodule.CountersGuest = (*Module)(nil)
+	_ caddymodule.Counters      = (*Engine)(nil)
+)

@@ -1,0 +1,270 @@
+package memcounters
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/crc32"
+
+	"github.com/quotagate/quotagate/caddymodule/quota"
+)
+
+// A log file is a header and then frames. A frame is the length of its payload,
+// the CRC-32C of the payload (both 32 bits, little endian) and the payload: one
+// or more items. A frame counts whole or not at all, so that what one request
+// took of a shard is never replayed in part.
+const (
+	logVersion  = 1
+	headerSize  = 8 // "qgcnt", version, shard, number of shards
+	frameHeader = 8
+	// maxFrame is a sanity bound: a longer frame is corrupt.
+	maxFrame = 1 << 28
+	// imageFrame is about how long the frames of a snapshot are.
+	imageFrame = 32 << 10
+)
+
+const logMagic = "qgcnt"
+
+// The kinds of items.
+const (
+	itemEpoch   = 'e' // usage items that follow belong to this epoch
+	itemDropped = 'd' // an epoch that the records hold whole
+	itemClock   = 'c' // the engine's time, ms
+	itemRate    = 'r' // a cost was added to a rate window
+	itemReset   = 'z' // a rate window was emptied
+	itemUsage   = 'u' // totals of one counter: absolute, so that reading one twice counts once
+	itemOnce    = 'o' // a Once was charged
+	itemForgot  = 'x' // a Once was given back
+)
+
+var errCorrupt = errors.New("corrupt record")
+
+func crcTable() *crc32.Table { return crc32.MakeTable(crc32.Castagnoli) } // cached by the package
+
+func appendHeader(b []byte, shard, shards int) []byte {
+	b = append(b, logMagic...)
+	return append(b, logVersion, byte(shard), byte(shards))
+}
+
+// beginFrame empties b but for the room of a frame's header.
+func beginFrame(b []byte) []byte {
+	return append(b[:0], 0, 0, 0, 0, 0, 0, 0, 0)
+}
+
+// endFrame fills in the header of the one frame in b.
+func endFrame(b []byte) {
+	payload := b[frameHeader:]
+	binary.LittleEndian.PutUint32(b, uint32(len(payload)))
+	binary.LittleEndian.PutUint32(b[4:], crc32.Checksum(payload, crcTable()))
+}
+
+func appendString(b []byte, s string) []byte {
+	b = binary.AppendUvarint(b, uint64(len(s)))
+	return append(b, s...)
+}
+
+func appendEpoch(b []byte, kind byte, id string) []byte {
+	return appendString(append(b, kind), id)
+}
+
+func appendClock(b []byte, ms int64) []byte {
+	return binary.AppendVarint(append(b, itemClock), ms)
+}
+
+func appendRate(b []byte, k windowKey, at, width, cost int64) []byte {
+	b = append(append(b, itemRate), k.digest[:]...)
+	b = appendString(b, k.scope)
+	b = binary.AppendVarint(b, at)
+	b = binary.AppendVarint(b, width)
+	return binary.AppendVarint(b, cost)
+}
+
+func appendReset(b []byte, k windowKey) []byte {
+	b = append(append(b, itemReset), k.digest[:]...)
+	return appendString(b, k.scope)
+}
+
+func appendKey(b []byte, k quota.Key) []byte {
+	b = append(b, k.Digest[:]...)
+	b = appendString(b, k.Name)
+	b = append(b, byte(k.Space), byte(k.Period))
+	return binary.AppendVarint(b, k.Start)
+}
+
+func appendUsage(b []byte, k quota.Key, t *tally) []byte {
+	b = appendKey(append(b, itemUsage), k)
+	b = appendString(b, string(t.account))
+	b = binary.AppendVarint(b, t.end)
+	b = binary.AppendVarint(b, t.spent)
+	return binary.AppendVarint(b, t.refunded)
+}
+
+func appendOnce(b []byte, k onceKey, at int64) []byte {
+	b = appendKey(append(b, itemOnce), k.key)
+	b = append(b, k.once[:]...)
+	return binary.AppendVarint(b, at)
+}
+
+func appendForgot(b []byte, k onceKey) []byte {
+	b = appendKey(append(b, itemForgot), k.key)
+	return append(b, k.once[:]...)
+}
+
+// item is one decoded item: the fields of its kind are set.
+type item struct {
+	kind                 byte
+	id                   string // epoch
+	window               windowKey
+	key                  quota.Key
+	once                 quota.Digest
+	at, width, cost      int64
+	account              string
+	end, spent, refunded int64
+}
+
+// decoder reads items. After the first fault everything that it reads is zero.
+type decoder struct {
+	b      []byte
+	failed bool
+}
+
+func (d *decoder) bytes(n uint64) []byte {
+	if d.failed || n > uint64(len(d.b)) {
+		d.failed = true
+		return nil
+	}
+	out := d.b[:n]
+	d.b = d.b[n:]
+	return out
+}
+
+func (d *decoder) byte() byte {
+	if b := d.bytes(1); b != nil {
+		return b[0]
+	}
+	return 0
+}
+
+func (d *decoder) digest() (out quota.Digest) {
+	copy(out[:], d.bytes(uint64(len(out))))
+	return out
+}
+
+func (d *decoder) string() string {
+	n, size := binary.Uvarint(d.b)
+	if d.failed || size <= 0 {
+		d.failed = true
+		return ""
+	}
+	d.b = d.b[size:]
+	return string(d.bytes(n))
+}
+
+// amount reads a number that is never negative.
+func (d *decoder) amount() int64 {
+	n, size := binary.Varint(d.b)
+	if d.failed || size <= 0 || n < 0 {
+		d.failed = true
+		return 0
+	}
+	d.b = d.b[size:]
+	return n
+}
+
+func (d *decoder) number() int64 {
+	n, size := binary.Varint(d.b)
+	if d.failed || size <= 0 {
+		d.failed = true
+		return 0
+	}
+	d.b = d.b[size:]
+	return n
+}
+
+func (d *decoder) key() quota.Key {
+	k := quota.Key{Digest: d.digest(), Name: d.string()}
+	k.Space, k.Period = quota.Space(d.byte()), quota.Period(d.byte())
+	k.Start = d.number()
+	if k.Space > quota.SpaceUsage || k.Period > quota.PeriodNone {
+		d.failed = true
+	}
+	return k
+}
+
+// next decodes one item.
+func (d *decoder) next() (item, error) {
+	it := item{kind: d.byte()}
+	switch it.kind {
+	case itemEpoch, itemDropped:
+		it.id = d.string()
+	case itemClock:
+		it.at = d.number()
+	case itemRate:
+		it.window = windowKey{digest: d.digest(), scope: d.string()}
+		it.at, it.width, it.cost = d.number(), d.amount(), d.amount()
+		d.failed = d.failed || it.width == 0
+	case itemReset:
+		it.window = windowKey{digest: d.digest(), scope: d.string()}
+	case itemUsage:
+		it.key, it.account = d.key(), d.string()
+		it.end, it.spent, it.refunded = d.number(), d.amount(), d.amount()
+	case itemOnce:
+		it.key, it.once, it.at = d.key(), d.digest(), d.number()
+	case itemForgot:
+		it.key, it.once = d.key(), d.digest()
+	default:
+		return it, fmt.Errorf("%w: unknown kind %q", errCorrupt, it.kind)
+	}
+	if d.failed {
+		return it, fmt.Errorf("%w: item %q is malformed", errCorrupt, it.kind)
+	}
+	return it, nil
+}
+
+// logEnd says how a log file ended.
+type logEnd struct {
+	// good is the length of what was read.
+	good int64
+	// torn reports that a write was cut off by the end of the process: ordinary.
+	// corrupt reports that a record before the end cannot be read.
+	torn, corrupt bool
+}
+
+// readFrames calls apply with the payload of each frame, up to the first that
+// is torn or corrupt. b begins with a file's header.
+func readFrames(b []byte, apply func(payload []byte) error) logEnd {
+	off := headerSize
+	for off < len(b) {
+		rest := b[off:]
+		if len(rest) < frameHeader {
+			return logEnd{good: int64(off), torn: true}
+		}
+		n := int64(binary.LittleEndian.Uint32(rest))
+		if n > maxFrame {
+			return logEnd{good: int64(off), corrupt: true}
+		}
+		end := frameHeader + n
+		if end > int64(len(rest)) || allZero(rest) {
+			return logEnd{good: int64(off), torn: true}
+		}
+		payload := rest[frameHeader:end]
+		sum := binary.LittleEndian.Uint32(rest[4:])
+		if n == 0 || crc32.Checksum(payload, crcTable()) != sum || apply(payload) != nil {
+			last := end == int64(len(rest))
+			return logEnd{good: int64(off), torn: last, corrupt: !last}
+		}
+		off += int(end)
+	}
+	return logEnd{good: int64(off)}
+}
+
+// allZero reports what a power loss leaves: a file that is longer than what was
+// written to the disk.
+func allZero(b []byte) bool {
+	for _, c := range b {
+		if c != 0 {
+			return false
+		}
+	}
+	return true
+}

@@ -1,0 +1,86 @@
+package memcounters
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/quotagate/quotagate/caddymodule/quota"
+)
+
+// Refund gives usage back, and forgets the receipts' Once. Of a level no more
+// is given than is there: it answers a *quota.ColdError, and gives nothing,
+// where that is not known. Receipts of rates are refused.
+func (e *Engine) Refund(_ context.Context, rs []quota.Receipt) error {
+	var set uint64
+	for i := range rs {
+		if err := checkReceipt(&rs[i]); err != nil {
+			return fmt.Errorf("refunding: receipt %d (%q): %w", i, rs[i].Key.Name, err)
+		}
+		set |= 1 << shardIndex(rs[i].Key.Digest)
+	}
+	if set == 0 {
+		return nil
+	}
+	e.lockSet(set)
+	defer e.unlockSet(set)
+	if e.closed {
+		return ErrClosed
+	}
+	var cold []int
+	for i := range rs {
+		s := e.shard(rs[i].Key.Digest)
+		u := s.usage[rs[i].Key]
+		if rs[i].Key.Period == quota.PeriodNone && (u == nil || !u.warm) {
+			cold = append(cold, i)
+		}
+		if u != nil && u.refunded+rs[i].Amount > quota.MaxAmount {
+			return fmt.Errorf("refunding: receipt %d (%q): %w", i, rs[i].Key.Name, errOverflow)
+		}
+	}
+	if cold != nil {
+		return e.coldError(cold, func(i int) quota.Key { return rs[i].Key })
+	}
+	e.beginFrames(set)
+	for i := range rs {
+		e.shard(rs[i].Key.Digest).refund(&rs[i])
+	}
+	e.commitFrames(set)
+	return nil
+}
+
+func checkReceipt(r *quota.Receipt) error {
+	if r.Key.Space != quota.SpaceUsage {
+		return errors.New("a rate window is never given back")
+	}
+	if r.Account == "" {
+		return errors.New("usage without an account")
+	}
+	if r.Key.Period > quota.PeriodNone {
+		return fmt.Errorf("unknown period %d", r.Key.Period)
+	}
+	return quota.CheckAmount("the amount", r.Amount)
+}
+
+func (s *shard) refund(r *quota.Receipt) {
+	if k := (onceKey{r.Key, r.Once}); r.Once != (quota.Digest{}) {
+		if _, known := s.once[k]; known {
+			delete(s.once, k)
+			s.log.frame = appendForgot(s.log.frame, k)
+		}
+	}
+	u := s.counter(r.Key, r.Account, r.End)
+	amount := r.Amount
+	if r.Key.Period == quota.PeriodNone {
+		amount = min(amount, u.used)
+	}
+	if amount == 0 {
+		return
+	}
+	u.refunded += amount
+	if u.warm {
+		u.used = max(0, u.used-amount)
+	}
+	s.markDirty(u)
+	s.log.frame = appendUsage(s.log.frame, r.Key, &u.tally)
+}
