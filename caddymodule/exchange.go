@@ -1,0 +1,230 @@
+package caddymodule
+
+import (
+	"bufio"
+	"io"
+	"net"
+	"net/http"
+	"sync/atomic"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"github.com/quotagate/quotagate/caddymodule/answer"
+	"github.com/quotagate/quotagate/caddymodule/gate"
+	"github.com/quotagate/quotagate/caddymodule/quota"
+)
+
+// exchange is one request on its way through the handler: the response writer
+// that the next handlers see, and what placeholders tell of it. It passes
+// every byte on as it comes, and adds rate limit fields to the final header.
+type exchange struct {
+	*caddyhttp.ResponseWriterWrapper
+	wrapper caddyhttp.ResponseWriterWrapper
+
+	h      *Handler
+	caller gate.Caller
+	ticket *gate.Ticket // nil once settled
+	fields answer.Fields
+	denied *quota.Denial
+	origin string // of the request
+
+	status int // of the final header, 0 before it
+	stream *gate.Stream
+
+	remaining [4]remaining // of the first scopes, for placeholders after the ticket is gone
+
+	// Room for what most requests need, so that it is one allocation with this.
+	matchedRoom [4]*Rule
+	appliedRoom [2]quota.Applied
+}
+
+type remaining struct {
+	scope string
+	left  int64
+}
+
+func newExchange(h *Handler, w http.ResponseWriter, r *http.Request) *exchange {
+	x := &exchange{h: h}
+	x.wrapper.ResponseWriter = w
+	x.ResponseWriterWrapper = &x.wrapper
+	if o := r.Header["Origin"]; len(o) > 0 {
+		x.origin = o[0]
+	}
+	if repl, ok := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer); ok {
+		repl.Map(x.placeholder)
+	}
+	return x
+}
+
+// WriteHeader adds the fields to the final header. Informational answers
+// (RFC 9110, 15.2) pass as they are.
+func (x *exchange) WriteHeader(status int) {
+	if status >= 200 || status == http.StatusSwitchingProtocols {
+		x.final(status)
+	}
+	x.wrapper.ResponseWriter.WriteHeader(status)
+}
+
+func (x *exchange) final(status int) {
+	if x.status != 0 {
+		return
+	}
+	x.status = status
+	header := x.wrapper.ResponseWriter.Header()
+	x.fields.Apply(header, x.h.headersMode)
+	if x.origin != "" {
+		x.h.cors.Observe(x.origin, header)
+	}
+}
+
+// Write implements http.ResponseWriter.
+func (x *exchange) Write(p []byte) (int, error) {
+	x.final(http.StatusOK)
+	return x.wrapper.ResponseWriter.Write(p)
+}
+
+// ReadFrom keeps the short way (sendfile) that the server offers.
+func (x *exchange) ReadFrom(r io.Reader) (int64, error) {
+	x.final(http.StatusOK)
+	return x.wrapper.ReadFrom(r)
+}
+
+// FlushError is what http.ResponseController calls. An answer that is flushed
+// may last, so it is registered as a stream.
+func (x *exchange) FlushError() error {
+	x.final(http.StatusOK)
+	x.lasts(x.interrupt)
+	return http.NewResponseController(x.wrapper.ResponseWriter).Flush()
+}
+
+// Flush implements http.Flusher, for handlers that know nothing newer.
+func (x *exchange) Flush() {
+	_ = x.FlushError() //nolint:errcheck // the interface has no way to tell
+}
+
+// Hijack hands the connection over, and remembers how to close it.
+func (x *exchange) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	conn, rw, err := http.NewResponseController(x.wrapper.ResponseWriter).Hijack()
+	if err == nil {
+		x.endStream()
+		x.lasts(func() { _ = conn.Close() }) //nolint:errcheck // it is closed either way
+	}
+	return conn, rw, err
+}
+
+// lasts registers the answer to a known caller as a stream.
+func (x *exchange) lasts(closeNow func()) {
+	if x.stream != nil || x.caller.Principal == nil || x.caller.Principal.Anonymous() {
+		return
+	}
+	g, err := x.h.app.Gate()
+	if err != nil {
+		return
+	}
+	x.stream = g.Runtime().Streams.Add(x.caller.Principal, closeNow)
+}
+
+// interrupt ends an answer from outside: its deadlines have passed, so that the
+// server gives the connection (or the HTTP/2 stream) up and cancels the request.
+func (x *exchange) interrupt() {
+	rc := http.NewResponseController(x.wrapper.ResponseWriter)
+	past := time.Unix(1, 0)
+	_ = rc.SetWriteDeadline(past) //nolint:errcheck // where it is not supported, the other is
+	_ = rc.SetReadDeadline(past)  //nolint:errcheck // as above
+}
+
+func (x *exchange) endStream() {
+	if x.stream != nil {
+		x.stream.Done()
+		x.stream = nil
+	}
+}
+
+// end is called when the next handlers have returned.
+func (x *exchange) end() { x.endStream() }
+
+// placeholder implements caddy.ReplacerFunc.
+func (x *exchange) placeholder(key string) (any, bool) {
+	const remainingPrefix = "quota.remaining."
+	switch {
+	case key == "http.auth.user.id":
+		if x.caller.Principal == nil || x.caller.Principal.Anonymous() {
+			return nil, false
+		}
+		return x.caller.Principal.Subject.ID(), true
+	case len(key) < len("quota.") || key[:len("quota.")] != "quota.":
+		return nil, false
+	case key == "quota.account":
+		if x.caller.Entitlement == nil {
+			return "", true
+		}
+		return x.caller.Entitlement.Account.ID(), true
+	case key == "quota.plan":
+		return x.caller.PlanName(), true
+	case key == "quota.rule":
+		if x.denied == nil {
+			return "", true
+		}
+		return x.denied.Rule, true
+	case len(key) > len(remainingPrefix) && key[:len(remainingPrefix)] == remainingPrefix:
+		return x.left(key[len(remainingPrefix):])
+	}
+	return nil, false
+}
+
+func (x *exchange) left(scope string) (any, bool) {
+	if x.ticket != nil {
+		x.keepRemaining()
+	}
+	for _, r := range x.remaining {
+		if r.scope == scope {
+			return r.left, true
+		}
+	}
+	return "", true
+}
+
+// keepRemaining copies what is left of the scopes out of the ticket.
+func (x *exchange) keepRemaining() {
+	n := 0
+	cs, outcomes := x.ticket.Charges(), x.ticket.Decision().Outcomes
+	for i := range cs {
+		if n == len(x.remaining) || i >= len(outcomes) {
+			return
+		}
+		if cs[i].Key.Space == quota.SpaceRate {
+			x.remaining[n] = remaining{cs[i].Key.Name, max(0, cs[i].Limit.Max-outcomes[i].Used)}
+			n++
+		}
+	}
+}
+
+// bodyCounter counts what is read of a request's body.
+type bodyCounter struct {
+	io.ReadCloser
+	n atomic.Int64
+}
+
+func (b *bodyCounter) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	b.n.Add(int64(n))
+	return n, err
+}
+
+// countBody counts a body of unknown length if a rule charges for its bytes.
+func countBody(x *exchange, r *http.Request) *bodyCounter {
+	if r.ContentLength >= 0 || r.Body == nil {
+		return nil
+	}
+	for _, a := range x.ticket.Rules() {
+		for _, s := range a.Spends {
+			if s.Kind == quota.AmountRequestBytes {
+				b := &bodyCounter{ReadCloser: r.Body}
+				r.Body = b
+				return b
+			}
+		}
+	}
+	return nil
+}

@@ -1,0 +1,84 @@
+// Package caddymodule is Quotagate's host: the Caddy app `quota`, the handler
+// `quota` and what belongs to the path of a request. Guests (verifiers,
+// counters, records) are Caddy modules of their own in the namespaces
+// quota.verifiers, quota.counters and quota.records; this package holds their
+// contracts and knows none of them, and no SQL.
+package caddymodule
+
+import (
+	"context"
+	"io"
+	"time"
+
+	"github.com/quotagate/quotagate/caddymodule/gate"
+	"go.uber.org/zap"
+)
+
+// RecordsGuest is a module in the namespace quota.records. Provision and
+// Validate do no I/O beyond reading secrets: a config is valid while the
+// database is down.
+type RecordsGuest interface {
+	// Key identifies what Open opens: configs with the same key share it, so that
+	// a reload neither closes nor opens anything. It holds no secret.
+	Key() string
+	// Open is called once for a key, when the first config that uses it starts.
+	Open(ctx context.Context, env Env) (Records, error)
+}
+
+// Records is an open system of record.
+type Records interface {
+	gate.Loader
+	gate.Bus
+	gate.UsageStore
+	// Ping reports why the records cannot be asked.
+	Ping(ctx context.Context) error
+	io.Closer
+}
+
+// LocalState is implemented by a RecordsGuest that keeps its data on this
+// machine: counters may keep their log beside it.
+type LocalState interface {
+	// StateDir is an absolute folder.
+	StateDir() string
+}
+
+// CountersGuest is a module in the namespace quota.counters, with the rules of RecordsGuest.
+type CountersGuest interface {
+	Key() string
+	Open(ctx context.Context, env Env) (Counters, error)
+}
+
+// Counters are open counters.
+type Counters interface {
+	gate.Engine
+	// Ping reports why the counters cannot be asked, or that they work with less than they promise.
+	Ping(ctx context.Context) error
+	io.Closer
+}
+
+// Env is what the host lends to a guest that is opened. It outlives the config
+// that opened it, so nothing in it belongs to one.
+type Env struct {
+	Log *zap.Logger
+	// StateDir is an absolute folder for files of this process.
+	StateDir string
+	// DefaultPlan is the plan of an account without a subscription.
+	DefaultPlan string
+}
+
+// Migrator is implemented by a RecordsGuest with a schema. It needs no open records.
+type Migrator interface {
+	// Migrate runs one direction, up, down or status, and writes what it did to
+	// out, a line for each migration.
+	Migrate(ctx context.Context, direction string, out io.Writer) error
+}
+
+// Minter is implemented by a verifier that holds what its tokens are signed
+// with, for tests and demonstrations.
+type Minter interface {
+	// Mint makes a token that the verifier itself accepts for ttl from now. The
+	// claim sub is the user's id: it goes where the verifier reads it. What the
+	// verifier demands (issuer, audience, required claims) is added; other claims
+	// are signed as they are. It fails where only the public half of a key is known.
+	Mint(claims map[string]any, ttl time.Duration) (string, error)
+}

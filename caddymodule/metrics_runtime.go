@@ -1,0 +1,91 @@
+package caddymodule
+
+import (
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/quotagate/quotagate/caddymodule/gate"
+)
+
+// runtimeCollector reads the running gate's own counters when it is asked.
+type runtimeCollector struct{}
+
+type statistic struct {
+	desc  *prometheus.Desc
+	kind  prometheus.ValueType
+	value func(*gate.Runtime) float64
+}
+
+func counter(name, help string, value func(*gate.Stats) int64) statistic {
+	return statistic{
+		prometheus.NewDesc("quotagate_"+name, help, nil, nil), prometheus.CounterValue,
+		func(rt *gate.Runtime) float64 { return float64(value(rt.Stats)) },
+	}
+}
+
+func gauge(name, help string, value func(*gate.Runtime) float64) statistic {
+	return statistic{prometheus.NewDesc("quotagate_"+name, help, nil, nil), prometheus.GaugeValue, value}
+}
+
+var statistics = []statistic{
+	counter("entitlement_cache_hits_total", "Entitlements found in the cache.",
+		func(s *gate.Stats) int64 { return s.CacheHits.Load() }),
+	counter("entitlement_cache_misses_total", "Entitlements that were loaded or waited for.",
+		func(s *gate.Stats) int64 { return s.CacheMisses.Load() }),
+	counter("entitlement_stale_total", "Answers from a stale entitlement while the records failed.",
+		func(s *gate.Stats) int64 { return s.CacheStale.Load() }),
+	counter("entitlement_fallback_total", "Answers by the default plan because the records failed.",
+		func(s *gate.Stats) int64 { return s.Fallbacks.Load() }),
+	counter("records_load_failures_total", "Loads of entitlements that failed.",
+		func(s *gate.Stats) int64 { return s.LoadFailures.Load() }),
+	counter("records_watch_failures_total", "Times that watching the records for changes failed.",
+		func(s *gate.Stats) int64 { return s.WatchFailures.Load() }),
+	counter("changes_total", "Changes of the records that were applied.",
+		func(s *gate.Stats) int64 { return s.Changes.Load() }),
+	counter("counters_cold_loads_total", "Loads of what was used, for counters that did not know.",
+		func(s *gate.Stats) int64 { return s.ColdLoads.Load() }),
+	counter("counters_failures_total", "Calls of the counters that failed.",
+		func(s *gate.Stats) int64 {
+			return s.CounterFailures.Load() + s.RefundFailures.Load() + s.ColdFailures.Load()
+		}),
+	counter("usage_flush_failures_total", "Flushes of usage that failed and are tried again.",
+		func(s *gate.Stats) int64 { return s.FlushFailures.Load() }),
+	counter("usage_rollups_dropped_total", "Requests missing in the charts because the records were down for long.",
+		func(s *gate.Stats) int64 { return s.RollupsDropped.Load() }),
+	counter("scopes_without_limit_total", "Requests limited by 60 in 60 s because nobody names a limit of their scope.",
+		func(s *gate.Stats) int64 { return s.UnlimitedScopes.Load() }),
+	counter("streams_closed_total", "Open streams closed because their caller was suspended or revoked.",
+		func(s *gate.Stats) int64 { return s.StreamsClosed.Load() }),
+	gauge("entitlement_cache_entries", "Accounts in the cache.",
+		func(rt *gate.Runtime) float64 { return float64(rt.Entitlements.Len()) }),
+	gauge("applied_change", "Number of the newest change that requests are judged by.",
+		func(rt *gate.Runtime) float64 { return float64(rt.Entitlements.Applied()) }),
+	gauge("open_streams", "Open streams of known callers.",
+		func(rt *gate.Runtime) float64 { return float64(rt.Streams.Len()) }),
+	gauge("usage_flush_lag_seconds", "Seconds since usage was last written to the records.",
+		func(rt *gate.Runtime) float64 {
+			at := rt.Stats.LastFlush()
+			if at.IsZero() {
+				return 0
+			}
+			return time.Since(at).Seconds()
+		}),
+}
+
+// Describe implements prometheus.Collector.
+func (runtimeCollector) Describe(to chan<- *prometheus.Desc) {
+	for _, s := range statistics {
+		to <- s.desc
+	}
+}
+
+// Collect implements prometheus.Collector.
+func (runtimeCollector) Collect(to chan<- prometheus.Metric) {
+	rt := running.Load()
+	if rt == nil {
+		return
+	}
+	for _, s := range statistics {
+		to <- prometheus.MustNewConstMetric(s.desc, s.kind, s.value(rt))
+	}
+}

@@ -1,0 +1,239 @@
+package caddymodule
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
+	"github.com/google/uuid"
+	"github.com/quotagate/quotagate/caddymodule/answer"
+	"github.com/quotagate/quotagate/caddymodule/gate"
+	"github.com/quotagate/quotagate/caddymodule/quota"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+)
+
+// The headers by which a backend is told whom the gateway has charged.
+const (
+	headerUser    = "X-Quota-User"
+	headerAccount = "X-Quota-Account"
+	headerPlan    = "X-Quota-Plan"
+)
+
+// ServeHTTP admits the request, or answers it with a denial.
+func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
+	stripIdentity(r.Header)
+	if h.explained(w, r) {
+		return nil
+	}
+	if answer.IsPreflight(r) {
+		return next.ServeHTTP(w, r)
+	}
+	g, err := h.app.Gate()
+	if err != nil {
+		return caddyhttp.Error(http.StatusServiceUnavailable, err)
+	}
+	x := newExchange(h, w, r)
+	if x.caller, err = Identify(g, r); err != nil {
+		return h.refuse(x, r, err)
+	}
+	// Only now: a matcher may ask for {quota.plan} or {http.auth.user.id}.
+	matched, err := h.match(x, r)
+	if err != nil {
+		return err
+	}
+	applied, err := h.apply(x, r, matched)
+	if err != nil {
+		return h.refuse(x, r, err)
+	}
+	x.ticket, err = g.Admit(r.Context(), x.caller, applied, h.policy())
+	if err != nil {
+		return h.refuse(x, r, err)
+	}
+	x.fields.Build(x.ticket.Charges(), x.ticket.Decision(), x.ticket.Began())
+	h.forward(r.Header, &x.caller)
+	return h.pass(x, r, next)
+}
+
+// Identify tells who sent the request and what it may do. A caller that is
+// refused whatever it asks for is a *quota.Denial.
+func Identify(g *gate.Gate, r *http.Request) (gate.Caller, error) {
+	ip, _ := caddyhttp.GetVar(r.Context(), caddyhttp.ClientIPVarKey).(string)
+	if ip == "" {
+		ip = r.RemoteAddr
+	}
+	id, err := g.Identify(r, ip)
+	if err != nil {
+		return gate.Caller{Identity: id}, err
+	}
+	return g.Resolve(r.Context(), id, r)
+}
+
+// stripIdentity drops what only a gateway may say, in any spelling.
+func stripIdentity(h http.Header) {
+	for name := range h {
+		if gate.IsIdentityHeader(name) {
+			delete(h, name)
+		}
+	}
+}
+
+// forward tells the backend who was charged.
+func (h *Handler) forward(to http.Header, c *gate.Caller) {
+	if !h.ForwardIdentity || c.Entitlement == nil {
+		return
+	}
+	to[headerUser] = []string{c.Principal.Subject.ID()}
+	to[headerAccount] = []string{c.Entitlement.Account.ID()}
+	to[headerPlan] = []string{c.PlanName()}
+}
+
+func (h *Handler) policy() gate.Policy {
+	return gate.Policy{DenyAnonymous: h.Anonymous == deny}
+}
+
+// pass sends the request on and settles it, whatever becomes of it: also when
+// the handlers panic because the client has gone.
+func (h *Handler) pass(x *exchange, r *http.Request, next caddyhttp.Handler) (err error) {
+	returned := false
+	body := countBody(x, r)
+	defer func() {
+		x.end()
+		result := gate.Result{Status: x.status}
+		if body != nil {
+			result.BodyBytes = body.n.Load()
+		}
+		if returned {
+			result.Status, result.Fate = fate(r.Context(), x.status, err)
+		}
+		h.resolveFrees(x, r)
+		h.metrics.admitted(x)
+		x.keepRemaining()
+		x.ticket.Settle(r.Context(), result)
+		x.ticket = nil
+	}()
+	err = next.ServeHTTP(x, r)
+	returned = true
+	return err
+}
+
+// fate judges how the handlers ended. What is not certain is Unknown: else an
+// aborted request would be a free one.
+func fate(ctx context.Context, status int, err error) (int, gate.Fate) {
+	if err == nil {
+		if status == 0 {
+			status = http.StatusOK // net/http sends it when a handler writes nothing
+		}
+		return status, gate.Answered
+	}
+	if unreached(err) {
+		return status, gate.Unreached
+	}
+	var he caddyhttp.HandlerError
+	if status == 0 && errors.As(err, &he) && he.StatusCode < 500 && he.StatusCode != 499 && ctx.Err() == nil {
+		return he.StatusCode, gate.Answered // a handler before the backend has refused
+	}
+	return status, gate.Unknown
+}
+
+// unreached reports whether the backend certainly never saw the request.
+func unreached(err error) bool {
+	var dial reverseproxy.DialError
+	if errors.As(err, &dial) {
+		return true
+	}
+	// Caddy keeps this error to itself; its text is what tells it from others.
+	return strings.HasSuffix(err.Error(), "no upstreams available")
+}
+
+// refuse answers with a denial. Another error is a fault and goes to Caddy.
+func (h *Handler) refuse(x *exchange, r *http.Request, err error) error {
+	var d *quota.Denial
+	if !errors.As(err, &d) {
+		return err
+	}
+	if d.ID == "" {
+		d.ID = newDecisionID()
+	}
+	x.denied = d
+	if x.ticket != nil {
+		x.fields.Build(x.ticket.Charges(), x.ticket.Decision(), x.ticket.Began())
+		x.keepRemaining()
+		x.ticket.Discard()
+		x.ticket = nil
+	}
+	h.metrics.denied(x)
+	h.logDenial(x, r)
+	header := x.ResponseWriter.Header()
+	x.fields.Apply(header, h.headersMode)
+	h.cors.Apply(header, r)
+	if h.Errors == errorsPass {
+		answer.SetHeaders(header, d)
+		return caddyhttp.HandlerError{StatusCode: d.Status, Err: d, ID: d.ID, Trace: "quota"}
+	}
+	if werr := answer.Write(x.ResponseWriter, r, d, h.answerOptions()); werr != nil {
+		h.log.Debug("the client left before its denial was written", zap.Error(werr))
+	}
+	return nil
+}
+
+// provisionAnswers prepares what denials and headers are made with. Words that
+// Validate refuses stay at their zero values: they are never used.
+func (h *Handler) provisionAnswers() {
+	h.headersMode, _ = answer.ParseMode(h.Headers)
+	if h.Errors != errorsPass {
+		h.errorsStyle, _ = answer.ParseStyle(h.Errors)
+	}
+	h.cors = answer.NewCORS(h.CORS...)
+	h.metrics = &handlerMetrics{}
+	h.denials = h.log.WithOptions(zap.WrapCore(func(c zapcore.Core) zapcore.Core {
+		return zapcore.NewSamplerWithOptions(c, time.Second, 20, 100)
+	}))
+}
+
+func (h *Handler) answerOptions() answer.Options {
+	return answer.Options{Style: h.errorsStyle, UpgradeURL: h.app.UpgradeURL}
+}
+
+// newDecisionID is a UUIDv7 (RFC 9562).
+func newDecisionID() string {
+	id, err := uuid.NewV7()
+	if err != nil {
+		id = uuid.New() // the random source has failed once: any unique id will do
+	}
+	return id.String()
+}
+
+// logDenial writes a line, and adds the decision to the access log's.
+func (h *Handler) logDenial(x *exchange, r *http.Request) {
+	d := x.denied
+	if extra, ok := r.Context().Value(caddyhttp.ExtraLogFieldsCtxKey).(*caddyhttp.ExtraLogFields); ok {
+		extra.Add(zap.String("quota_decision_id", d.ID))
+	}
+	c := h.denials.Check(zapcore.InfoLevel, "request denied")
+	if c == nil {
+		return
+	}
+	fields := []zap.Field{
+		zap.String("decision_id", d.ID), zap.String("error", d.Code), zap.Int("status", d.Status),
+		zap.String("rule", d.Rule), zap.String("scope", d.Scope), zap.String("metric", d.Metric),
+		zap.String("plan", x.caller.PlanName()),
+	}
+	if x.caller.Invalid != nil {
+		fields = append(fields, zap.String("reason", x.caller.Invalid.Reason))
+	}
+	if h.app.LogSubjects && x.caller.Principal != nil {
+		fields = append(fields, zap.String("subject", string(x.caller.Principal.Subject)))
+	}
+	c.Write(fields...)
+}
+
+var (
+	_ caddyhttp.MiddlewareHandler = (*Handler)(nil)
+	_ caddy.Provisioner           = (*Handler)(nil)
+)

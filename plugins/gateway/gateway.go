@@ -1,0 +1,11 @@
+// Package gateway is the list of the data plane's modules: the host and the
+// guests that a gateway needs. A build from it has no code of the companion
+// (admin, billing, accounts) linked.
+package gateway
+
+import (
+	_ "github.com/quotagate/quotagate/caddymodule"           // quota, http.handlers.quota*, admin.api.quota, caddy quota
+	_ "github.com/quotagate/quotagate/plugins/jwtverifier"   // quota.verifiers.jwt
+	_ "github.com/quotagate/quotagate/plugins/memcounters"   // quota.counters.memory
+	_ "github.com/quotagate/quotagate/plugins/sqliterecords" // quota.records.sqlite
+)

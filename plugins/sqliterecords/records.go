@@ -1,0 +1,161 @@
+package sqliterecords
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"runtime"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/quotagate/quotagate/caddymodule"
+	"github.com/quotagate/quotagate/caddymodule/gate"
+	"github.com/quotagate/quotagate/caddymodule/quota"
+	"github.com/quotagate/quotagate/caddymodule/store"
+	"go.uber.org/zap"
+
+	_ "modernc.org/sqlite" // the driver "sqlite"
+)
+
+// pollEvery is how often the file is asked whether anybody has written to it.
+const pollEvery = 20 * time.Millisecond
+
+// Records are the open file.
+type Records struct {
+	db    *sql.DB
+	store *store.Store
+	// holder names this opening to leases.
+	holder string
+}
+
+func open(ctx context.Context, file, mode string, env caddymodule.Env) (_ *Records, err error) {
+	if err := makeFolder(file); err != nil {
+		return nil, err
+	}
+	holder, err := uuid.NewV7()
+	if err != nil {
+		return nil, fmt.Errorf("making an id: %w", err)
+	}
+	db, err := openDB(store.SQLiteDSN(file))
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, db.Close())
+		}
+	}()
+	if mode == MigrateAuto {
+		if err := store.Migrate(ctx, db, store.SQLite, "up", io.Discard); err != nil {
+			return nil, err
+		}
+	}
+	r := &Records{db: db, store: store.New(db, store.Options{Engine: store.SQLite}), holder: holder.String()}
+	r.store.SetDefaultPlan(env.DefaultPlan)
+	var old *store.SchemaError
+	if err := r.store.Ping(ctx); errors.As(err, &old) && env.Log != nil {
+		env.Log.Error("the records cannot be used yet; callers have the default plan", zap.String("file", file), zap.Error(err))
+	} else if err != nil && old == nil {
+		return nil, err
+	}
+	return r, nil
+}
+
+func makeFolder(file string) error {
+	if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
+		return fmt.Errorf("making the folder: %w", err)
+	}
+	return nil
+}
+
+func openDB(dsn string) (*sql.DB, error) {
+	db, err := sql.Open("sqlite", dsn)
+	if err != nil {
+		return nil, fmt.Errorf("opening: %w", err)
+	}
+	// Readers run beside each other; one connection is the watcher's, one a writer's.
+	n := runtime.GOMAXPROCS(0) + 4
+	db.SetMaxOpenConns(n)
+	db.SetMaxIdleConns(n)
+	return db, nil
+}
+
+// Store is the records' full set of services.
+func (r *Records) Store() *store.Store { return r.store }
+
+// Entitlement implements gate.Loader.
+func (r *Records) Entitlement(ctx context.Context, account quota.Subject) (*quota.Entitlement, error) {
+	return r.store.Entitlement(ctx, account)
+}
+
+// Latest implements gate.Bus.
+func (r *Records) Latest(ctx context.Context) (int64, error) { return r.store.Latest(ctx) }
+
+// Watch implements gate.Bus: within 20 ms of a commit by whatever process its
+// changes are delivered.
+func (r *Records) Watch(ctx context.Context, after int64, deliver func([]quota.Change)) (err error) {
+	// data_version moves for what other connections write: this one never writes.
+	conn, err := r.db.Conn(ctx)
+	if err != nil {
+		if ctx.Err() != nil {
+			return nil
+		}
+		return fmt.Errorf("watching records: %w", err)
+	}
+	defer func() {
+		if closing := conn.Close(); closing != nil && ctx.Err() == nil {
+			err = errors.Join(err, fmt.Errorf("watching records: %w", closing))
+		}
+	}()
+	known := int64(-1)
+	return r.store.Poll(ctx, after, pollEvery, func(ctx context.Context) (bool, error) {
+		var version int64
+		if err := conn.QueryRowContext(ctx, "PRAGMA data_version").Scan(&version); err != nil {
+			return false, fmt.Errorf("reading data_version: %w", err)
+		}
+		moved := version != known
+		known = version
+		return moved, nil
+	}, deliver)
+}
+
+// Flush implements gate.UsageStore.
+func (r *Records) Flush(ctx context.Context, f quota.Flush) error { return r.store.Flush(ctx, f) }
+
+// EpochTotals implements gate.UsageStore.
+func (r *Records) EpochTotals(ctx context.Context, epoch string) ([]quota.Total, error) {
+	return r.store.EpochTotals(ctx, epoch)
+}
+
+// Usage implements gate.UsageStore.
+func (r *Records) Usage(ctx context.Context, account quota.Subject, keys []quota.UsageKey, except []string) ([]int64, error) {
+	return r.store.Usage(ctx, account, keys, except)
+}
+
+// Maintain implements gate.Maintainer.
+func (r *Records) Maintain(ctx context.Context) error { return r.store.Maintain(ctx, r.holder) }
+
+// Metrics are the metrics that plans name.
+func (r *Records) Metrics(ctx context.Context) ([]string, error) { return r.store.Metrics(ctx) }
+
+// Ping implements caddymodule.Records.
+func (r *Records) Ping(ctx context.Context) error { return r.store.Ping(ctx) }
+
+// Close implements io.Closer. Watch must have ended.
+func (r *Records) Close() error {
+	if err := r.db.Close(); err != nil {
+		return fmt.Errorf("closing records: %w", err)
+	}
+	return nil
+}
+
+// Interface guards.
+var (
+	_ caddymodule.Records      = (*Records)(nil)
+	_ caddymodule.MetricLister = (*Records)(nil)
+	_ gate.Maintainer          = (*Records)(nil)
+)
