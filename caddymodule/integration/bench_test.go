@@ -1,0 +1,78 @@
+package integration
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"testing"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"github.com/quotagate/quotagate/caddymodule/gatetest"
+)
+
+// BenchmarkHandler is what the handler adds to a request in the process: a
+// verified token and an entitlement from the cache, three charges with durable
+// metering, the headers. "baseline" is the same request without it.
+func BenchmarkHandler(b *testing.B) {
+	quota, err := json.Marshal(map[string]any{
+		"records":      map[string]any{"engine": "sqlite", "path": b.TempDir() + "/quota.db"},
+		"default_plan": "enterprise", // unlimited calls a day, counted all the same
+		"verifiers":    []any{map[string]any{"kind": "jwt", "secret": secret, "algorithms": []string{"HS256"}}},
+	})
+	if err != nil {
+		b.Fatal(err)
+	}
+	off := false
+	ctx, err := caddy.ProvisionContext(&caddy.Config{
+		Admin:   &caddy.AdminConfig{Disabled: true, Config: &caddy.ConfigSettings{Persist: &off}},
+		AppsRaw: caddy.ModuleMap{"quota": quota},
+	})
+	if err != nil {
+		b.Fatal(err)
+	}
+	cctx, cancel := caddy.NewContext(ctx)
+	defer cancel()
+	v, err := cctx.LoadModuleByID("http.handlers.quota", json.RawMessage(
+		`{"rules":[{"name":"api","limits":[{"scope":"bench","requests":1000000000000,"window":3600000000000}],"spends":[{"metric":"api_calls"}]}]}`))
+	if err != nil {
+		b.Fatal(err)
+	}
+	handler := v.(caddyhttp.MiddlewareHandler)
+	next := caddyhttp.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) error {
+		w.WriteHeader(http.StatusNoContent)
+		return nil
+	})
+	tokens := make([]string, 100)
+	for i := range tokens {
+		tokens[i] = "Bearer " + gatetest.HS256(secret, gatetest.Claims(fmt.Sprint("user-", i), time.Hour))
+	}
+	request := func(i int) (*httptest.ResponseRecorder, *http.Request) {
+		w, r := httptest.NewRecorder(), httptest.NewRequest(http.MethodGet, "/items", nil)
+		r.Header.Set("Authorization", tokens[i%len(tokens)])
+		return w, caddyhttp.PrepareRequest(r, caddy.NewReplacer(), w, nil)
+	}
+	b.Run("baseline", func(b *testing.B) {
+		b.ReportAllocs()
+		for i := 0; b.Loop(); i++ {
+			w, r := request(i)
+			if err := next.ServeHTTP(w, r); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+	b.Run("quota", func(b *testing.B) {
+		b.ReportAllocs()
+		for i := 0; b.Loop(); i++ {
+			w, r := request(i)
+			if err := handler.ServeHTTP(w, r, next); err != nil {
+				b.Fatal(err)
+			}
+			if w.Code != http.StatusNoContent {
+				b.Fatalf("status %d: %s", w.Code, w.Body)
+			}
+		}
+	})
+}

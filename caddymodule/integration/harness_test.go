@@ -1,0 +1,351 @@
+package integration
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/quotagate/quotagate/caddymodule/gatetest"
+)
+
+const (
+	secret    = "integration-secret-of-at-least-32-bytes"
+	patience  = 30 * time.Second // for what must happen; only a failure waits that long
+	noticeMax = 2 * time.Second  // upper bound for a change to be seen
+)
+
+// binary is the gateway, built once for the test run.
+var binary = sync.OnceValues(func() (string, error) {
+	if given := os.Getenv("QUOTA_TEST_CADDY"); given != "" {
+		return given, nil
+	}
+	root, err := filepath.Abs("../..")
+	if err != nil {
+		return "", err
+	}
+	name := "caddy-test"
+	args := []string{"build"}
+	if raceEnabled {
+		name += "-race"
+		args = append(args, "-race")
+	}
+	path := filepath.Join(root, ".bin", name)
+	cmd := exec.Command("go", append(args, "-o", path, "./caddymodule/cmd/caddy")...)
+	cmd.Dir = root
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("building the gateway: %w\n%s", err, out)
+	}
+	return path, nil
+})
+
+// gateway is a running process of ours.
+type gateway struct {
+	t     testing.TB
+	cmd   *exec.Cmd
+	dir   string
+	file  string
+	addr  string // of the first site
+	admin string
+	log   *os.File
+	env   []string
+	done  chan struct{} // closed when the process has ended
+}
+
+// start runs the gateway with a Caddyfile in which {$PORT} is its site's port, and waits until it answers. dir keeps its state; empty: a new one.
+func start(t testing.TB, dir, caddyfile string) *gateway {
+	t.Helper()
+	if dir == "" {
+		dir = t.TempDir()
+	}
+	g := &gateway{t: t, dir: dir, file: filepath.Join(dir, "Caddyfile"), addr: freeAddr(t), admin: freeAddr(t)}
+	g.write(caddyfile)
+	g.run()
+	return g
+}
+
+// preamble is the head of most configs: embedded, HS256 tokens.
+const preamble = `{
+	admin {$ADMIN}
+	persist_config off
+	auto_https off
+	default_bind 127.0.0.1
+	grace_period 1s
+	quota {
+		records sqlite {$DIR}/quota.db
+		verify jwt {
+			secret {env.JWT_SECRET}
+			algorithms HS256
+			require type access
+		}
+		upgrade_url https://app.example.com/pricing
+	}
+}
+`
+
+// site is a config with the preamble and one site before a backend.
+func site(backend, body string) string {
+	return preamble + "http://:{$PORT} {\n" + body + "\n\treverse_proxy " + strings.TrimPrefix(backend, "http://") + "\n}\n"
+}
+
+func (g *gateway) write(caddyfile string) {
+	g.t.Helper()
+	if err := os.WriteFile(g.file, []byte(caddyfile), 0o600); err != nil {
+		g.t.Fatal(err)
+	}
+}
+
+// run starts the process, which has no predecessor or a dead one.
+func (g *gateway) run() {
+	g.t.Helper()
+	path, err := binary()
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	g.log, err = os.OpenFile(filepath.Join(g.dir, "log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	g.cmd = exec.Command(path, "run", "--config", g.file, "--adapter", "caddyfile")
+	g.env = append(os.Environ(), "PORT="+portOf(g.addr), "ADMIN="+g.admin, "DIR="+g.dir, "JWT_SECRET="+secret,
+		"XDG_DATA_HOME="+g.dir, "XDG_CONFIG_HOME="+g.dir)
+	g.cmd.Env = g.env
+	g.cmd.Stdout, g.cmd.Stderr = g.log, g.log
+	if err := g.cmd.Start(); err != nil {
+		g.t.Fatal(err)
+	}
+	done := make(chan struct{})
+	g.done = done
+	cmd := g.cmd
+	go func() {
+		_ = cmd.Wait()
+		close(done)
+	}()
+	g.t.Cleanup(func() { g.stop() })
+	g.await()
+}
+
+// await waits until the process answers on its admin address, or has ended.
+func (g *gateway) await() {
+	g.t.Helper()
+	deadline := time.Now().Add(patience)
+	for time.Now().Before(deadline) {
+		select {
+		case <-g.done:
+			g.t.Fatalf("the gateway has ended:\n%s", g.logged())
+		default:
+		}
+		res, err := http.Get("http://" + g.admin + "/quota/status")
+		if err == nil {
+			_ = res.Body.Close()
+			if res.StatusCode == http.StatusOK {
+				return
+			}
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	g.t.Fatalf("the gateway did not start within %s:\n%s", patience, g.logged())
+}
+
+func (g *gateway) logged() string {
+	b, err := os.ReadFile(filepath.Join(g.dir, "log"))
+	if err != nil {
+		return err.Error()
+	}
+	return string(b)
+}
+
+// stop ends the process as an operator would, and waits for it.
+func (g *gateway) stop() {
+	select {
+	case <-g.done:
+		return
+	default:
+	}
+	_ = g.cmd.Process.Signal(syscall.SIGTERM)
+	select {
+	case <-g.done:
+	case <-time.After(patience):
+		_ = g.cmd.Process.Kill()
+		<-g.done
+		g.t.Errorf("the gateway did not stop within %s:\n%s", patience, g.logged())
+	}
+	_ = g.log.Close()
+	if strings.Contains(g.logged(), "WARNING: DATA RACE") {
+		g.t.Errorf("a data race in the gateway:\n%s", g.logged())
+	}
+}
+
+// kill ends the process with SIGKILL.
+func (g *gateway) kill() {
+	g.t.Helper()
+	if err := g.cmd.Process.Kill(); err != nil {
+		g.t.Fatal(err)
+	}
+	<-g.done
+	_ = g.log.Close()
+}
+
+// reload loads the config anew, as `caddy reload --force` does.
+func (g *gateway) reload() error {
+	b, err := os.ReadFile(g.file)
+	if err != nil {
+		return err
+	}
+	req, err := http.NewRequest(http.MethodPost, "http://"+g.admin+"/load", bytes.NewReader(b))
+	if err != nil {
+		return err
+	}
+	req.Header.Set("Content-Type", "text/caddyfile")
+	req.Header.Set("Cache-Control", "must-revalidate")
+	res, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return err
+	}
+	defer res.Body.Close()
+	body, _ := io.ReadAll(res.Body)
+	if res.StatusCode != http.StatusOK {
+		return fmt.Errorf("reloading: %d %s", res.StatusCode, body)
+	}
+	return nil
+}
+
+// caddy runs a command of the same build with the gateway's environment.
+func (g *gateway) caddy(args ...string) (string, error) {
+	path, err := binary()
+	if err != nil {
+		return "", err
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, path, args...)
+	cmd.Env = g.env
+	out, err := cmd.CombinedOutput()
+	return string(out), err
+}
+
+// reply is an answer, read to its end.
+type reply struct {
+	*http.Response
+	body []byte
+}
+
+// detail is the answer's `detail`, where it is an object.
+func (r *reply) detail(t testing.TB) map[string]any {
+	t.Helper()
+	var v struct {
+		Detail map[string]any `json:"detail"`
+	}
+	if err := json.Unmarshal(r.body, &v); err != nil {
+		t.Fatalf("%s: %v: %s", r.Status, err, r.body)
+	}
+	return v.Detail
+}
+
+// client does not follow redirects, decompress or share connections between tests.
+func client(t testing.TB) *http.Client {
+	tr := &http.Transport{DisableCompression: true, MaxIdleConnsPerHost: 100}
+	t.Cleanup(tr.CloseIdleConnections)
+	return &http.Client{
+		Transport: tr, Timeout: patience,
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
+}
+
+// do sends a request; headers are "Name: value".
+func (g *gateway) do(method, path, token string, headers ...string) *reply {
+	g.t.Helper()
+	r, err := g.try(client(g.t), method, path, token, nil, headers...)
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	return r
+}
+
+func (g *gateway) try(c *http.Client, method, path, token string, body io.Reader, headers ...string) (*reply, error) {
+	req, err := http.NewRequest(method, "http://"+g.addr+path, body)
+	if err != nil {
+		return nil, err
+	}
+	if token != "" {
+		req.Header.Set("Authorization", "Bearer "+token)
+	}
+	for _, h := range headers {
+		name, value, _ := strings.Cut(h, ": ")
+		req.Header.Add(name, value)
+	}
+	res, err := c.Do(req)
+	if err != nil {
+		return nil, err
+	}
+	defer res.Body.Close()
+	b, err := io.ReadAll(res.Body)
+	return &reply{res, b}, err
+}
+
+// want fails unless the answer has the status.
+func (r *reply) want(t testing.TB, status int) *reply {
+	t.Helper()
+	if r.StatusCode != status {
+		t.Fatalf("status %d, want %d: %s", r.StatusCode, status, r.body)
+	}
+	return r
+}
+
+// access is a token of the user as the auth backend would issue it.
+func access(user string) string {
+	return token(map[string]any{"sub": user, "type": "access"})
+}
+
+// token signs claims; iat and exp are added where they are missing.
+func token(claims map[string]any) string {
+	now := time.Now()
+	if _, ok := claims["iat"]; !ok {
+		claims["iat"] = now.Add(-5 * time.Second).Unix()
+	}
+	if _, ok := claims["exp"]; !ok {
+		claims["exp"] = now.Add(time.Hour).Unix()
+	}
+	return gatetest.HS256(secret, claims)
+}
+
+func freeAddr(t testing.TB) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().String()
+}
+
+// eventually waits for a condition that other processes bring about.
+func eventually(t testing.TB, within time.Duration, what string, ok func() bool) {
+	t.Helper()
+	deadline := time.Now().Add(within)
+	for !ok() {
+		if time.Now().After(deadline) {
+			t.Fatalf("not within %s: %s", within, what)
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+}
+
+func command(ctx context.Context, path string, args ...string) *exec.Cmd {
+	cmd := exec.CommandContext(ctx, path, args...)
+	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
+	return cmd
+}
+
+func portOf(addr string) string { return addr[strings.LastIndexByte(addr, ':')+1:] }

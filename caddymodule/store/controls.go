@@ -1,0 +1,197 @@
+package store
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/quotagate/quotagate/caddymodule/quota"
+	"github.com/quotagate/quotagate/caddymodule/store/column"
+	"github.com/quotagate/quotagate/caddymodule/store/sqlgen"
+)
+
+// user_controls.state
+const (
+	controlActive    = "active"
+	controlSuspended = "suspended"
+	controlDeleted   = "deleted"
+)
+
+// Suspension says why and until when a user is kept out.
+type Suspension struct {
+	Until      time.Time // zero: until reinstated
+	Reason, By string
+}
+
+// SuspendUser keeps a user out, whatever token is shown, until the suspension
+// ends or ReinstateUser is called.
+func (s *Store) SuspendUser(ctx context.Context, userID string, u Suspension) error {
+	if !u.Until.IsZero() && !u.Until.After(s.now()) {
+		return invalid("until", "is in the past")
+	}
+	return s.setControl(ctx, userID, controlSuspended, u)
+}
+
+// DeleteUser keeps a user out as deleted. Nothing is removed.
+func (s *Store) DeleteUser(ctx context.Context, userID, reason, by string) error {
+	return s.setControl(ctx, userID, controlDeleted, Suspension{Reason: reason, By: by})
+}
+
+// ReinstateUser lets a suspended or deleted user in again. Tokens that were
+// revoked stay so.
+func (s *Store) ReinstateUser(ctx context.Context, userID, by string) error {
+	return s.setControl(ctx, userID, controlActive, Suspension{By: by})
+}
+
+func (s *Store) setControl(ctx context.Context, userID, state string, u Suspension) error {
+	if err := checkID(userID); err != nil {
+		return err
+	}
+	err := s.write(ctx, func(q *sqlgen.Queries) error {
+		return q.PutControlState(ctx, sqlgen.PutControlStateParams{
+			UserID: userID, State: state, Reason: text(u.Reason), Until: column.At(u.Until),
+			UpdatedBy: text(u.By), UpdatedAt: column.At(s.now()),
+		})
+	})
+	if err != nil {
+		return fmt.Errorf("setting user state: %w", err)
+	}
+	return nil
+}
+
+// RevokeSessions refuses all tokens of the user that were issued up to now.
+func (s *Store) RevokeSessions(ctx context.Context, userID, by string) error {
+	if err := checkID(userID); err != nil {
+		return err
+	}
+	err := s.write(ctx, func(q *sqlgen.Queries) error {
+		return q.PutTokensValidAfter(ctx, sqlgen.PutTokensValidAfterParams{
+			UserID: userID, TokensValidAfter: column.At(s.now()), UpdatedBy: text(by),
+		})
+	})
+	if err != nil {
+		return fmt.Errorf("revoking sessions: %w", err)
+	}
+	return nil
+}
+
+// RevokeSession refuses the tokens of one session, where tokens name theirs.
+func (s *Store) RevokeSession(ctx context.Context, userID, sessionID string) error {
+	if err := checkID(userID); err != nil {
+		return err
+	}
+	if sessionID == "" {
+		return invalid("session_id", "is empty")
+	}
+	err := s.write(ctx, func(q *sqlgen.Queries) error {
+		return q.RevokeSession(ctx, sqlgen.RevokeSessionParams{
+			SessionID: sessionID, UserID: userID, RevokedAt: column.At(s.now()),
+		})
+	})
+	if err != nil {
+		return fmt.Errorf("revoking session: %w", err)
+	}
+	return nil
+}
+
+// UserControl is what admins decided about a user.
+type UserControl struct {
+	State            quota.Control // as of now: a suspension that ended is ControlActive
+	Reason           string
+	Until            time.Time // zero: no end
+	TokensValidAfter time.Time // zero: never revoked
+	UpdatedBy        string
+	UpdatedAt        time.Time
+}
+
+// UserControl is the state of a user; nil if nobody ever decided anything.
+func (s *Store) UserControl(ctx context.Context, userID string) (*UserControl, error) {
+	if err := checkID(userID); err != nil {
+		return nil, err
+	}
+	var c *UserControl
+	err := s.read(ctx, func(q *sqlgen.Queries) error {
+		row, err := first(q.GetControl(ctx, userID))
+		if err != nil || row == nil {
+			return err
+		}
+		e := &quota.Entitlement{Account: quota.UserSubject(userID)}
+		if err := applyControl(ctx, q, e, s.now()); err != nil {
+			return err
+		}
+		c = &UserControl{
+			State: e.Control, Reason: row.Reason.String, Until: row.Until.Time, TokensValidAfter: row.TokensValidAfter.Time,
+			UpdatedBy: row.UpdatedBy.String, UpdatedAt: row.UpdatedAt.Time,
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("loading user control: %w", err)
+	}
+	return c, nil
+}
+
+// Admin is a user who may use the admin API.
+type Admin struct {
+	UserID, Role, GrantedBy string
+	GrantedAt               time.Time
+}
+
+// GrantAdmin makes the user a superadmin; false if they were one.
+func (s *Store) GrantAdmin(ctx context.Context, userID, by string) (bool, error) {
+	if err := checkID(userID); err != nil {
+		return false, err
+	}
+	var n int64
+	err := s.write(ctx, func(q *sqlgen.Queries) (err error) {
+		n, err = q.GrantAdmin(ctx, sqlgen.GrantAdminParams{UserID: userID, GrantedBy: text(by), GrantedAt: column.At(s.now())})
+		return err
+	})
+	if err != nil {
+		return false, fmt.Errorf("granting admin: %w", err)
+	}
+	return n > 0, nil
+}
+
+// RevokeAdmin takes the role away; false if the user did not have it.
+func (s *Store) RevokeAdmin(ctx context.Context, userID string) (bool, error) {
+	var n int64
+	err := s.write(ctx, func(q *sqlgen.Queries) (err error) {
+		n, err = q.RevokeAdmin(ctx, userID)
+		return err
+	})
+	if err != nil {
+		return false, fmt.Errorf("revoking admin: %w", err)
+	}
+	return n > 0, nil
+}
+
+// IsAdmin reports whether the user is a superadmin.
+func (s *Store) IsAdmin(ctx context.Context, userID string) (bool, error) {
+	var is bool
+	err := s.read(ctx, func(q *sqlgen.Queries) error {
+		row, err := first(q.GetAdmin(ctx, userID))
+		is = row != nil
+		return err
+	})
+	if err != nil {
+		return false, fmt.Errorf("looking up admin: %w", err)
+	}
+	return is, nil
+}
+
+// ListAdmins are all admins by user id.
+func (s *Store) ListAdmins(ctx context.Context) ([]Admin, error) {
+	var admins []Admin
+	err := s.read(ctx, func(q *sqlgen.Queries) error {
+		rows, err := q.ListAdmins(ctx)
+		for _, r := range rows {
+			admins = append(admins, Admin{r.UserID, r.Role, r.GrantedBy.String, r.GrantedAt.Time})
+		}
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("listing admins: %w", err)
+	}
+	return admins, nil
+}

@@ -1,0 +1,202 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/quotagate/quotagate/caddymodule/quota"
+	"github.com/quotagate/quotagate/caddymodule/store/column"
+	"github.com/quotagate/quotagate/caddymodule/store/sqlgen"
+)
+
+// How long epochs live without a sign, and after they were closed.
+const (
+	// DeadAfter is how long an epoch may be silent, on the records' clock.
+	DeadAfter = 3 * time.Second
+	// CompactAfter is how long a closed epoch keeps rows of its own: a process
+	// that was only paused can learn from them what of its totals is counted.
+	CompactAfter = 24 * time.Hour
+	// reaperLease ends before the epoch of a dead holder does, so that another
+	// process closes it in time.
+	reaperLease = 2 * time.Second
+	// keepChanges is how long changes stay: longer than any gateway is cut off
+	// without starting afresh.
+	keepChanges = 48 * time.Hour
+	// compactBatch bounds one run of Compact.
+	compactBatch = 1000
+)
+
+// The leases of the background jobs.
+const (
+	leaseReaper  = "reaper"
+	leaseCompact = "compaction"
+)
+
+// EpochTotals implements gate.UsageStore. It answers a *quota.EpochCompactedError
+// for an epoch that was compacted; an unknown epoch has no rows.
+func (s *Store) EpochTotals(ctx context.Context, epoch string) ([]quota.Total, error) {
+	var totals []quota.Total
+	err := s.read(ctx, func(q *sqlgen.Queries) error {
+		compacted, err := first(q.EpochCompacted(ctx, epoch))
+		if err != nil {
+			return err
+		}
+		if compacted != nil && !compacted.IsZero() {
+			return &quota.EpochCompactedError{Epoch: epoch}
+		}
+		rows, err := q.EpochTotals(ctx, epoch)
+		if err != nil {
+			return err
+		}
+		for _, r := range rows {
+			t := quota.Total{
+				Account: subjectOf(r.Kind.String, r.AccountID), Metric: r.Metric,
+				Start: r.PeriodStart.Unix(), Spent: r.Spent, Refunded: r.Refunded,
+			}
+			if !r.PeriodEnd.IsZero() {
+				t.End = r.PeriodEnd.Unix()
+			}
+			if t.Period, err = quota.ParsePeriod(r.Period); err != nil {
+				return &RowError{"usage_totals", epoch, "period", err}
+			}
+			totals = append(totals, t)
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("loading totals of epoch %s: %w", epoch, err)
+	}
+	return totals, nil
+}
+
+// Reap closes the epochs of processes that have not flushed for DeadAfter, and
+// names them. Of several callers with different holders one does it.
+func (s *Store) Reap(ctx context.Context, holder string) ([]string, error) {
+	var closed []string
+	err := s.write(ctx, func(q *sqlgen.Queries) error {
+		closed = nil
+		now, held, err := s.lease(ctx, q, leaseReaper, holder, reaperLease)
+		if err != nil || !held {
+			return err
+		}
+		closed, err = q.ReapEpochs(ctx, sqlgen.ReapEpochsParams{ClosedAt: now, LastSeenAt: column.At(now.Add(-DeadAfter))})
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("closing dead epochs: %w", err)
+	}
+	return closed, nil
+}
+
+// Compact folds the totals of epochs that were closed for CompactAfter into one
+// epoch, each in a transaction of its own, and says how many it folded. Sums stay as they are.
+func (s *Store) Compact(ctx context.Context, holder string) (int, error) {
+	var epochs []string
+	err := s.write(ctx, func(q *sqlgen.Queries) error {
+		epochs = nil
+		now, held, err := s.lease(ctx, q, leaseCompact, holder, time.Minute)
+		if err != nil || !held {
+			return err
+		}
+		epochs, err = q.CompactableEpochs(ctx, sqlgen.CompactableEpochsParams{
+			ClosedAt: column.At(now.Add(-CompactAfter)), Limit: compactBatch,
+		})
+		return err
+	})
+	if err != nil {
+		return 0, fmt.Errorf("looking for closed epochs: %w", err)
+	}
+	for i, epoch := range epochs {
+		if err := s.compact(ctx, epoch); err != nil {
+			return i, fmt.Errorf("compacting epoch %s: %w", epoch, err)
+		}
+	}
+	return len(epochs), nil
+}
+
+// compact claims the epoch first, so that it is folded once whoever else tries.
+func (s *Store) compact(ctx context.Context, epoch string) error {
+	return s.write(ctx, func(q *sqlgen.Queries) error {
+		now, err := s.clock(ctx, q)
+		if err != nil {
+			return err
+		}
+		n, err := q.ClaimEpoch(ctx, sqlgen.ClaimEpochParams{Epoch: epoch, CompactedAt: now})
+		if err != nil || n == 0 {
+			return err
+		}
+		if err := q.FoldEpoch(ctx, epoch); err != nil {
+			return err
+		}
+		return q.DeleteEpochTotals(ctx, epoch)
+	})
+}
+
+// lease takes or renews a lease within the caller's transaction.
+func (s *Store) lease(ctx context.Context, q *sqlgen.Queries, name, holder string, ttl time.Duration) (column.Time, bool, error) {
+	now, err := s.clock(ctx, q)
+	if err != nil {
+		return now, false, err
+	}
+	n, err := q.TakeLease(ctx, sqlgen.TakeLeaseParams{
+		Name: name, Holder: holder, ExpiresAt: now, ExpiresAt_2: column.At(now.Add(ttl)),
+	})
+	if err != nil {
+		return now, false, fmt.Errorf("taking lease %s: %w", name, err)
+	}
+	return now, n > 0, nil
+}
+
+// TakeLease takes or renews the named lease for ttl of the records' clock and
+// says whether the holder has it.
+func (s *Store) TakeLease(ctx context.Context, name, holder string, ttl time.Duration) (bool, error) {
+	var held bool
+	err := s.write(ctx, func(q *sqlgen.Queries) error {
+		var err error
+		_, held, err = s.lease(ctx, q, name, holder, ttl)
+		return err
+	})
+	return held, err
+}
+
+// ReleaseLease gives the lease up if the holder has it.
+func (s *Store) ReleaseLease(ctx context.Context, name, holder string) error {
+	err := s.write(ctx, func(q *sqlgen.Queries) error {
+		return q.ReleaseLease(ctx, sqlgen.ReleaseLeaseParams{Name: name, Holder: holder})
+	})
+	if err != nil {
+		return fmt.Errorf("releasing lease %s: %w", name, err)
+	}
+	return nil
+}
+
+// Prune deletes changes that no gateway can still be waiting for.
+func (s *Store) Prune(ctx context.Context) error {
+	err := s.write(ctx, func(q *sqlgen.Queries) error {
+		now, err := s.clock(ctx, q)
+		if err != nil {
+			return err
+		}
+		latest, err := q.LatestChange(ctx)
+		if err != nil {
+			return err
+		}
+		_, err = q.PruneChanges(ctx, sqlgen.PruneChangesParams{CreatedAt: column.At(now.Add(-keepChanges)), Seq: latest})
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("pruning changes: %w", err)
+	}
+	return nil
+}
+
+// Maintain is one round of upkeep: dead epochs are closed, old ones compacted,
+// old changes pruned. It is called every few seconds; holder names the caller to
+// the leases under which of several callers one does the work.
+func (s *Store) Maintain(ctx context.Context, holder string) error {
+	_, reaped := s.Reap(ctx, holder)
+	_, compacted := s.Compact(ctx, holder)
+	return errors.Join(reaped, compacted, s.Prune(ctx))
+}

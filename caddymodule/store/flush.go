@@ -1,0 +1,199 @@
+package store
+
+import (
+	"cmp"
+	"context"
+	"database/sql"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/quotagate/quotagate/caddymodule/quota"
+	"github.com/quotagate/quotagate/caddymodule/store/column"
+	"github.com/quotagate/quotagate/caddymodule/store/sqlgen"
+)
+
+// compactedEpoch holds the totals of epochs that were closed long ago.
+const compactedEpoch = "compacted"
+
+// Flush implements gate.UsageStore. Applying the same flush twice counts once:
+// totals are absolute and only rise, rollups are applied by their number. Rows
+// are written in key order, so that concurrent flushes wait for each other
+// rather than deadlock.
+func (s *Store) Flush(ctx context.Context, f quota.Flush) error {
+	if err := checkFlush(&f); err != nil {
+		return fmt.Errorf("flushing usage: %w", err)
+	}
+	rows := slices.SortedFunc(slices.Values(f.Rows), compareTotals)
+	rollups := slices.SortedFunc(slices.Values(f.Rollups), compareRollups)
+	err := s.write(ctx, func(q *sqlgen.Queries) error {
+		now, err := s.clock(ctx, q)
+		if err != nil {
+			return err
+		}
+		n, err := q.BeatEpoch(ctx, sqlgen.BeatEpochParams{Epoch: f.Epoch, StartedAt: now})
+		if err != nil {
+			return fmt.Errorf("opening epoch: %w", err)
+		}
+		if n == 0 {
+			return &quota.EpochClosedError{Epoch: f.Epoch}
+		}
+		if err := putTotals(ctx, q, f.Epoch, rows); err != nil {
+			return err
+		}
+		if err := addRollups(ctx, q, f.Epoch, f.Seq, rollups); err != nil {
+			return err
+		}
+		if err := putCallers(ctx, q, &f, now); err != nil {
+			return err
+		}
+		if f.Final {
+			if _, err := q.CloseEpoch(ctx, sqlgen.CloseEpochParams{Epoch: f.Epoch, ClosedAt: now}); err != nil {
+				return fmt.Errorf("closing epoch: %w", err)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("flushing usage: %w", err)
+	}
+	return nil
+}
+
+func checkFlush(f *quota.Flush) error {
+	if f.Epoch == "" || f.Epoch == compactedEpoch || len(f.Epoch) > maxID {
+		return invalid("epoch", "%q names no process's epoch", f.Epoch)
+	}
+	for i := range f.Rows {
+		t := &f.Rows[i]
+		if err := checkAccount(t.Account); err != nil {
+			return err
+		}
+		if !quota.ValidName(t.Metric) {
+			return invalid("metric", "%q is not a name", t.Metric)
+		}
+		if t.Period > quota.PeriodNone {
+			return invalid("period", "%s", t.Period)
+		}
+		if t.Spent < 0 || t.Refunded < 0 {
+			return invalid("spent, refunded", "%d, %d of %s: negative", t.Spent, t.Refunded, t.Metric)
+		}
+	}
+	for i := range f.Seen {
+		if err := checkAccount(f.Seen[i].Account); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func putTotals(ctx context.Context, q *sqlgen.Queries, epoch string, rows []quota.Total) error {
+	for i := range rows {
+		t := &rows[i]
+		p := sqlgen.PutTotalParams{
+			Epoch: epoch, AccountID: t.Account.ID(), Metric: t.Metric, Period: t.Period.String(),
+			PeriodStart: instant(t.Start), Spent: t.Spent, Refunded: t.Refunded,
+		}
+		if t.Period != quota.PeriodNone {
+			p.PeriodEnd = instant(t.End)
+		}
+		if err := q.PutTotal(ctx, p); err != nil {
+			return fmt.Errorf("writing usage_totals: %w", err)
+		}
+	}
+	return nil
+}
+
+// addRollups adds the deltas unless this flush, or a later one, was applied before.
+func addRollups(ctx context.Context, q *sqlgen.Queries, epoch string, seq int64, rollups []quota.Rollup) error {
+	if len(rollups) == 0 {
+		return nil
+	}
+	n, err := q.AdvanceFlush(ctx, sqlgen.AdvanceFlushParams{Epoch: epoch, FlushSeq: seq})
+	if err != nil {
+		return fmt.Errorf("numbering flush: %w", err)
+	}
+	if n == 0 {
+		return nil
+	}
+	for i := range rollups {
+		p := hourly(&rollups[i])
+		if err := q.AddHourly(ctx, p); err != nil {
+			return fmt.Errorf("writing usage_hourly: %w", err)
+		}
+	}
+	for i := range rollups {
+		p := sqlgen.AddDailyParams(hourly(&rollups[i]))
+		p.Bucket = column.At(p.Bucket.Truncate(24 * time.Hour))
+		if err := q.AddDaily(ctx, p); err != nil {
+			return fmt.Errorf("writing usage_daily: %w", err)
+		}
+	}
+	return nil
+}
+
+// hourly is the row of a rollup; anonymous callers share the empty account.
+func hourly(r *quota.Rollup) sqlgen.AddHourlyParams {
+	account := ""
+	if checkAccount(r.Account) == nil {
+		account = r.Account.ID()
+	}
+	return sqlgen.AddHourlyParams{
+		Bucket: instant(r.Hour - r.Hour%3600), AccountID: account, Scope: r.Scope, Decision: r.Decision,
+		StatusClass: int64(r.StatusClass), Requests: r.Requests, Cost: r.Cost,
+	}
+}
+
+// putCallers notes who was seen. Organizations that were charged are noted too:
+// the rows of usage say only an id.
+func putCallers(ctx context.Context, q *sqlgen.Queries, f *quota.Flush, now column.Time) error {
+	seen := map[quota.Subject]quota.Seen{}
+	for _, t := range f.Rows {
+		if t.Account.Kind() == kindOrg {
+			seen[t.Account] = quota.Seen{Account: t.Account}
+		}
+	}
+	for _, c := range f.Seen {
+		last := seen[c.Account]
+		if c.Email == "" {
+			c.Email = last.Email
+		}
+		if c.At.Before(last.At) {
+			c.At = last.At
+		}
+		seen[c.Account] = c
+	}
+	callers := make([]quota.Seen, 0, len(seen))
+	for _, c := range seen {
+		callers = append(callers, c)
+	}
+	slices.SortFunc(callers, func(a, b quota.Seen) int {
+		return cmp.Or(cmp.Compare(a.Account.ID(), b.Account.ID()), cmp.Compare(a.Account, b.Account))
+	})
+	for _, c := range callers {
+		var err error
+		if id, kind := c.Account.ID(), c.Account.Kind(); c.At.IsZero() {
+			err = q.KnowAccount(ctx, sqlgen.KnowAccountParams{ID: id, Kind: kind, FirstSeenAt: now})
+		} else {
+			err = q.SeeAccount(ctx, sqlgen.SeeAccountParams{
+				ID: id, Kind: kind, Email: sql.NullString{String: c.Email, Valid: c.Email != ""}, FirstSeenAt: column.At(c.At),
+			})
+		}
+		if err != nil {
+			return fmt.Errorf("writing accounts: %w", err)
+		}
+	}
+	return nil
+}
+
+func compareTotals(a, b quota.Total) int {
+	return cmp.Or(cmp.Compare(a.Account.ID(), b.Account.ID()), cmp.Compare(a.Metric, b.Metric),
+		cmp.Compare(a.Period, b.Period), cmp.Compare(a.Start, b.Start))
+}
+
+func compareRollups(a, b quota.Rollup) int {
+	return cmp.Or(cmp.Compare(a.Hour, b.Hour), cmp.Compare(a.Account.ID(), b.Account.ID()), cmp.Compare(a.Scope, b.Scope),
+		cmp.Compare(a.Decision, b.Decision), cmp.Compare(a.StatusClass, b.StatusClass))
+}
+
+func instant(unix int64) column.Time { return column.At(time.Unix(unix, 0)) }

@@ -1,0 +1,21 @@
+-- name: ListQuotaOverrides :many
+SELECT id, account_id, metric, mode, limit_value, starts_at, expires_at, reason, created_by, revoked_at
+FROM quota_overrides WHERE account_id = $1 AND revoked_at IS NULL ORDER BY starts_at, id;
+
+-- name: ListRateOverrides :many
+SELECT id, account_id, scope, requests, window_seconds, starts_at, expires_at, reason, created_by, revoked_at
+FROM rate_limit_overrides WHERE account_id = $1 AND revoked_at IS NULL ORDER BY starts_at, id;
+
+-- name: InsertQuotaOverride :exec
+INSERT INTO quota_overrides (id, account_id, metric, mode, limit_value, starts_at, expires_at, reason, created_by)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9);
+
+-- name: InsertRateOverride :exec
+INSERT INTO rate_limit_overrides (id, account_id, scope, requests, window_seconds, starts_at, expires_at, reason, created_by)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9);
+
+-- name: RevokeQuotaOverride :execrows
+UPDATE quota_overrides SET revoked_at = $3 WHERE id = $1 AND account_id = $2 AND revoked_at IS NULL;
+
+-- name: RevokeRateOverride :execrows
+UPDATE rate_limit_overrides SET revoked_at = $3 WHERE id = $1 AND account_id = $2 AND revoked_at IS NULL;

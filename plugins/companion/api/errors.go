@@ -1,0 +1,74 @@
+package api
+
+import (
+	"errors"
+	"net/http"
+	"strings"
+
+	"github.com/danielgtaylor/huma/v2"
+)
+
+func init() {
+	// Huma has one constructor of errors for the process. Nothing else in it uses Huma.
+	huma.NewError = newError
+}
+
+// Error is an answer with FastAPI's body: {"detail": ...}.
+type Error struct {
+	Detail any `json:"detail" doc:"A sentence, an object with error and message, or a list of what is wrong with the input"`
+	status int
+	header http.Header
+}
+
+// GetStatus implements huma.StatusError.
+func (e *Error) GetStatus() int { return e.status }
+
+// GetHeaders implements huma.HeadersError.
+func (e *Error) GetHeaders() http.Header { return e.header }
+
+func (e *Error) Error() string {
+	if s, ok := e.Detail.(string); ok {
+		return s
+	}
+	return http.StatusText(e.status)
+}
+
+// Problem is one thing that is wrong with the input, in FastAPI's 422 list.
+type Problem struct {
+	Loc  []string `json:"loc" doc:"Where: body, query, path or header, then the field"`
+	Msg  string   `json:"msg"`
+	Type string   `json:"type"`
+}
+
+// NewError answers the status with a sentence.
+func NewError(status int, detail string) *Error { return &Error{Detail: detail, status: status} }
+
+// Unauthenticated answers 401 as the backends do.
+func Unauthenticated() *Error {
+	e := NewError(http.StatusUnauthorized, "Could not validate credentials")
+	e.header = http.Header{"Www-Authenticate": {"Bearer"}, "Cache-Control": {"no-store"}}
+	return e
+}
+
+// newError gives Huma's own errors the same shape. What went wrong inside is
+// for the log, never for the client.
+func newError(status int, message string, errs ...error) huma.StatusError {
+	if status >= http.StatusInternalServerError {
+		return NewError(status, http.StatusText(status))
+	}
+	problems := make([]Problem, 0, len(errs))
+	for _, err := range errs {
+		var detail *huma.ErrorDetail
+		if errors.As(err, &detail) {
+			problems = append(problems, Problem{
+				Loc: strings.Split(detail.Location, "."), Msg: detail.Message, Type: "value_error",
+			})
+		} else if err != nil {
+			problems = append(problems, Problem{Loc: []string{"body"}, Msg: err.Error(), Type: "value_error"})
+		}
+	}
+	if len(problems) == 0 {
+		return NewError(status, message)
+	}
+	return &Error{Detail: problems, status: status}
+}
