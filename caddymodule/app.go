@@ -32,7 +32,8 @@ type App struct {
 
 	// Entitlements is the cache of what accounts may do.
 	Entitlements Entitlements `json:"entitlements,omitzero"`
-	// DefaultPlan is the plan of an account without a subscription. Default: free.
+	// DefaultPlan is the plan of an account without a subscription. Default: the
+	// one that the records mark as default, which is free until an operator says otherwise.
 	DefaultPlan string `json:"default_plan,omitempty"`
 	// IPPrefix says which addresses make one anonymous caller.
 	IPPrefix IPPrefix `json:"ip_prefix,omitzero"`
@@ -137,7 +138,6 @@ func (a *App) setDefaults() {
 	setDefault(&a.Entitlements.TTL, defaultTTL)
 	setDefault(&a.Entitlements.Stale, defaultStale)
 	setDefault(&a.Entitlements.Size, defaultEntitlements)
-	setDefault(&a.DefaultPlan, defaultPlan)
 	setDefault(&a.IPPrefix.IPv4, defaultIPv4Prefix)
 	setDefault(&a.IPPrefix.IPv6, defaultIPv6Prefix)
 	setDefault(&a.OnOutage, allow)
@@ -218,7 +218,9 @@ func (a *App) Validate() error {
 	add("entitlements.ttl", checkPositive(a.Entitlements.TTL))
 	add("entitlements.stale", checkPositive(a.Entitlements.Stale))
 	add("entitlements.size", checkRange(a.Entitlements.Size, 1, maxEntitlements))
-	add("default_plan", checkName(a.DefaultPlan))
+	if a.DefaultPlan != "" {
+		add("default_plan", checkName(a.DefaultPlan))
+	}
 	add("ip_prefix.ipv4", checkRange(a.IPPrefix.IPv4, 1, 32))
 	add("ip_prefix.ipv6", checkRange(a.IPPrefix.IPv6, 1, 128))
 	add("upgrade_url", checkUpgradeURL(a.UpgradeURL))

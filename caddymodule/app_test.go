@@ -26,7 +26,7 @@ func TestAppDefaults(t *testing.T) {
 	}
 	want := options{
 		Entitlements: Entitlements{TTL: caddy.Duration(time.Minute), Stale: caddy.Duration(10 * time.Minute), Size: 100_000},
-		IPPrefix:     IPPrefix{IPv4: 32, IPv6: 64}, Plan: "free", Outage: "allow",
+		IPPrefix:     IPPrefix{IPv4: 32, IPv6: 64}, Outage: "allow",
 	}
 	got := options{
 		Entitlements: a.Entitlements, IPPrefix: a.IPPrefix, Plan: a.DefaultPlan, Outage: a.OnOutage,

@@ -50,7 +50,7 @@ func (configRecords) Open(context.Context, Env) (Records, error) { return nil, e
 func (configCounters) CaddyModule() caddy.ModuleInfo {
 	return caddy.ModuleInfo{ID: "quota.counters.configtest", New: func() caddy.Module { return new(configCounters) }}
 }
-func (configCounters) Key() string                                 { return "configtest" }
+func (configCounters) Key(string) string                           { return "configtest" }
 func (configCounters) Open(context.Context, Env) (Counters, error) { return nil, errNeverOpened }
 
 func (configVerifier) CaddyModule() caddy.ModuleInfo {

@@ -44,7 +44,9 @@ type LocalState interface {
 
 // CountersGuest is a module in the namespace quota.counters, with the rules of RecordsGuest.
 type CountersGuest interface {
-	Key() string
+	// Key is given the host's folder for state, since counters without one of
+	// their own live there.
+	Key(stateDir string) string
 	Open(ctx context.Context, env Env) (Counters, error)
 }
 
@@ -62,7 +64,8 @@ type Env struct {
 	Log *zap.Logger
 	// StateDir is an absolute folder for files of this process.
 	StateDir string
-	// DefaultPlan is the plan of an account without a subscription.
+	// DefaultPlan is the plan of an account without a subscription; empty: the
+	// one that the records mark as default.
 	DefaultPlan string
 }
 

@@ -1,6 +1,7 @@
 package caddymodule
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -89,7 +90,7 @@ func (a *App) provisionRuntime(ctx caddy.Context) error {
 		env.StateDir = local.StateDir()
 	}
 	records := "records|" + a.records.Key() + "|" + a.DefaultPlan
-	counters := "counters|" + a.counters.Key() + "|" + env.StateDir
+	counters := "counters|" + a.counters.Key(env.StateDir)
 	rt := &runtime{}
 	a.runtime = rt
 	if err := lend(rt, records, &rt.records,
@@ -125,7 +126,7 @@ func (a *App) newShared(env Env) (*gate.Runtime, error) {
 	}
 	rt, err := gate.NewRuntime(gate.Options{
 		Loader: records, Bus: records, Usage: records, Engine: counters,
-		Fallback: fallback(a.DefaultPlan),
+		Fallback: fallback(cmp.Or(a.DefaultPlan, defaultPlan)),
 		TTL:      time.Duration(a.Entitlements.TTL), Stale: time.Duration(a.Entitlements.Stale),
 		CacheSize: a.Entitlements.Size, Log: env.Log, Observe: observeCall,
 	})

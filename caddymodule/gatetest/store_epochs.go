@@ -89,7 +89,7 @@ func testFinalFlush(t *storeTest) {
 }
 
 func testConcurrentFlushes(t *storeTest) {
-	const epochs, accounts, flushes = 8, 20, 15
+	const epochs, accounts, flushes = 8, 12, 6
 	now := t.clock.Now()
 	errs := concurrently(t.Context(), epochs, func(ctx context.Context, e int) error {
 		for n := int64(1); n <= flushes; n++ {

@@ -111,8 +111,8 @@ func TestIdentityCannotBeSpoofed(t *testing.T) {
 func TestAnonymousCallersShareAPrefix(t *testing.T) {
 	t.Parallel()
 	b := gatetest.NewBackend(nil)
-	g := start(t, "", strings.Replace(site(b.Serve(t).URL, apiSite), "grace_period 1s",
-		"grace_period 1s\n\tservers {\n\t\ttrusted_proxies static 127.0.0.0/8\n\t}", 1))
+	g := start(t, "", strings.Replace(site(b.Serve(t).URL, apiSite), "grace_period 10s",
+		"grace_period 10s\n\tservers {\n\t\ttrusted_proxies static 127.0.0.0/8\n\t}", 1))
 	left := func(ip string) string {
 		return g.do("POST", "/v1/auth/login", "", "X-Forwarded-For: "+ip).Header.Get("X-RateLimit-Remaining")
 	}

@@ -81,7 +81,7 @@ const preamble = `{
 	persist_config off
 	auto_https off
 	default_bind 127.0.0.1
-	grace_period 1s
+	grace_period 10s
 	quota {
 		records sqlite {$DIR}/quota.db
 		verify jwt {

@@ -131,7 +131,12 @@ func (s *Store) writeOnce(ctx context.Context, f func(q *sqlgen.Queries) error) 
 	if err != nil {
 		return fmt.Errorf("beginning a transaction: %w", err)
 	}
-	if err := f(sqlgen.New(tx)); err != nil {
+	p := prepare(tx)
+	err = f(sqlgen.New(p))
+	if end := p.close(); err == nil && end != nil {
+		err = fmt.Errorf("closing statements: %w", end)
+	}
+	if err != nil {
 		if end := tx.Rollback(); end != nil && !errors.Is(end, sql.ErrTxDone) {
 			return errors.Join(err, fmt.Errorf("rolling back: %w", end))
 		}

@@ -136,6 +136,9 @@ func TestDefaultPlanOfTheConfig(t *testing.T) {
 	if err := r.Close(); err != nil {
 		t.Error(err)
 	}
+	if _, err := m.Open(t.Context(), caddymodule.Env{DefaultPlan: "prro"}); err == nil || !strings.Contains(err.Error(), `default_plan "prro"`) {
+		t.Errorf("a default plan that does not exist: %v", err)
+	}
 }
 
 // With `migrate check` the records are as in an outage until somebody migrates.

@@ -62,7 +62,27 @@ func open(ctx context.Context, file, mode string, env caddymodule.Env) (_ *Recor
 	} else if err != nil && old == nil {
 		return nil, err
 	}
+	if err := r.checkDefaultPlan(ctx, env.DefaultPlan); err != nil {
+		return nil, err
+	}
 	return r, nil
+}
+
+// checkDefaultPlan refuses a name that no plan has: with it no account without
+// a subscription would have a plan at all.
+func (r *Records) checkDefaultPlan(ctx context.Context, name string) error {
+	if name == "" {
+		return nil
+	}
+	_, err := r.store.PlanByName(ctx, name)
+	if errors.Is(err, store.ErrPlanNotFound) {
+		return fmt.Errorf("default_plan %q is the name of no plan: correct it, or make the plan with caddy quota plans apply", name)
+	}
+	var old *store.SchemaError
+	if errors.As(err, &old) {
+		return nil // reported before; nothing can be loaded anyway
+	}
+	return err
 }
 
 func makeFolder(file string) error {

@@ -24,7 +24,7 @@ import (
 
 const (
 	secret = "benchmark-secret-of-at-least-32-bytes"
-	users  = 400
+	users  = 100
 )
 
 // answer is what the backend says: about 1 KB of JSON.
@@ -257,12 +257,12 @@ func roundTrip(conn net.Conn, in *bufio.Reader, token string) error {
 	return nil
 }
 
-// profile asks our build for a CPU profile while the measurements run.
-func (r *rig) profile(ctx context.Context, file string) (wait func()) {
+// profile asks a process for a CPU profile while the measurements run.
+func (r *rig) profile(ctx context.Context, p *process, file string) (wait func()) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+r.ours.admin+"/debug/pprof/profile?seconds=10", nil)
+		req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+p.admin+"/debug/pprof/profile?seconds=10", nil)
 		if err != nil {
 			return
 		}
