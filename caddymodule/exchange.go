@@ -5,6 +5,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -212,19 +213,17 @@ func (b *bodyCounter) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// countBody counts a body of unknown length if a rule charges for its bytes.
+// countBody counts a body of unknown length if a rule spends or frees its bytes.
 func countBody(x *exchange, r *http.Request) *bodyCounter {
-	if r.ContentLength >= 0 || r.Body == nil {
+	if r.ContentLength >= 0 || r.Body == nil || !slices.ContainsFunc(x.ticket.Rules(), countsBytes) {
 		return nil
 	}
-	for _, a := range x.ticket.Rules() {
-		for _, s := range a.Spends {
-			if s.Kind == quota.AmountRequestBytes {
-				b := &bodyCounter{ReadCloser: r.Body}
-				r.Body = b
-				return b
-			}
-		}
-	}
-	return nil
+	b := &bodyCounter{ReadCloser: r.Body}
+	r.Body = b
+	return b
+}
+
+func countsBytes(a quota.Applied) bool {
+	bytes := func(m quota.Metered) bool { return m.Kind == quota.AmountRequestBytes }
+	return slices.ContainsFunc(a.Spends, bytes) || slices.ContainsFunc(a.Frees, bytes)
 }

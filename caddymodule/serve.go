@@ -158,7 +158,7 @@ func (h *Handler) refuse(x *exchange, r *http.Request, err error) error {
 		return err
 	}
 	if d.ID == "" {
-		d.ID = newDecisionID()
+		d.ID = NewDecisionID()
 	}
 	x.denied = d
 	if x.ticket != nil {
@@ -200,8 +200,8 @@ func (h *Handler) answerOptions() answer.Options {
 	return answer.Options{Style: h.errorsStyle, UpgradeURL: h.app.UpgradeURL}
 }
 
-// newDecisionID is a UUIDv7 (RFC 9562).
-func newDecisionID() string {
+// NewDecisionID names a denial: a UUIDv7 (RFC 9562).
+func NewDecisionID() string {
 	id, err := uuid.NewV7()
 	if err != nil {
 		id = uuid.New() // the random source has failed once: any unique id will do

@@ -83,7 +83,8 @@ func (l *changelog) behind(account quota.Subject, e *entry, since mark) bool {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return e.entitlement.Version < l.plans.Load() || l.newer(account, e.entitlement.Version)
+	// Where everything was dropped meanwhile, nobody remembers what came before.
+	return !l.covers(e) || l.newer(account, e.entitlement.Version)
 }
 
 // newer reports whether a change of the account is, or may be, newer than

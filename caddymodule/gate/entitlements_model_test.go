@@ -33,7 +33,6 @@ func TestEntitlementsNeverOlder(t *testing.T) {
 func interleave(t *testing.T, seed uint64, steps, size int) (failed string) {
 	random := rand.New(rand.NewPCG(seed, 1))
 	h := newHarness(t, func(o *Options) { o.CacheSize, o.TTL = size, 20*time.Millisecond })
-	pause := func(most int) { time.Sleep(time.Duration(random.IntN(most)) * time.Millisecond) }
 	var mu sync.Mutex // of random
 	delay := func(context.Context, quota.Subject) error {
 		mu.Lock()
@@ -69,8 +68,9 @@ func interleave(t *testing.T, seed uint64, steps, size int) (failed string) {
 		case what == 1:
 			subject = "*"
 		}
-		pause(4)
+		pause := time.Duration(random.IntN(4)) * time.Millisecond
 		mu.Unlock()
+		time.Sleep(pause) // without the lock: a bubble's clock waits for mutexes
 		switch {
 		case what < 6: // a change, announced now or later, in order
 			pending = append(pending, quota.Change{Seq: h.records.change(subject, nil), Subject: subject})

@@ -2,6 +2,8 @@ package gate
 
 import (
 	"context"
+	"errors"
+	"slices"
 	"time"
 
 	"github.com/quotagate/quotagate/caddymodule/quota"
@@ -11,12 +13,13 @@ import (
 type Explanation struct {
 	// Denial is nil where the request would be admitted.
 	Denial *quota.Denial
-	// Charges are what would be charged, and Decision what the counters say of
-	// them; both are empty where the request is refused before any is looked at.
+	// Charges are what would be charged; none where the request is refused before
+	// any is looked at. Decision is what the counters say of the first of them:
+	// what is used of the others is not known.
 	Charges  []quota.Charge
 	Decision quota.Decision
 	// Fault is why the counters, or the usage that they start from, could not be
-	// asked: the rules' on_outage has decided.
+	// asked, where the rules' on_outage has decided for that.
 	Fault error
 	// At is when it was judged.
 	At time.Time
@@ -34,32 +37,55 @@ func (g *Gate) Explain(ctx context.Context, c Caller, rules []quota.Applied, sit
 	if len(e.Charges) == 0 {
 		return e
 	}
+	var unknown []quota.Charge
 	if e.Fault = g.Peek(ctx, c.account(), e.Charges, &e.Decision); e.Fault != nil {
-		g.explainOutage(ctx, e, rules)
+		unknown = g.explainOutage(ctx, e, rules)
 	}
 	if e.Denial == nil && !e.Decision.Admitted() {
 		e.Denial = quota.NewDenial(e.Charges, &e.Decision, c.Entitlement, rules, e.At)
 	}
+	e.Charges = append(e.Charges, unknown...)
 	return e
 }
 
-// explainOutage is outage without taking anything.
-func (g *Gate) explainOutage(ctx context.Context, e *Explanation, rules []quota.Applied) {
-	for i := range rules {
-		if r := &rules[i]; r.DenyOnOutage && !r.Shadow {
+// explainOutage is outage without taking anything. It answers the charges of
+// which nobody knows what is used.
+func (g *Gate) explainOutage(ctx context.Context, e *Explanation, rules []quota.Applied) []quota.Charge {
+	var cold *quota.ColdError
+	counting := errors.As(e.Fault, &cold)
+	var known, unknown []quota.Charge
+	if counting {
+		// Peek wants to know what is used of unlimited quotas too; a reservation
+		// does not wait for those.
+		waits := &quota.ColdError{}
+		for i, c := range e.Charges {
+			if !slices.Contains(cold.Charges, i) {
+				known = append(known, c)
+				continue
+			}
+			unknown = append(unknown, c)
+			if !c.Limit.Unlimited && !c.Force {
+				waits.Charges = append(waits.Charges, i)
+			}
+		}
+		if cold = waits; len(cold.Charges) == 0 {
+			e.Fault = nil
+		}
+	}
+	if e.Fault != nil {
+		if r := outageDenier(rules, e.Charges, cold); r != nil {
 			e.Denial = refusal(quota.CodeLimiterUnavailable, r.Name)
-			e.Charges = nil
-			e.Decision.Reset(0)
-			return
+			known, unknown = nil, nil
+		}
+		for i := range known {
+			// As in admitForced: quotas are not compared, rates are.
+			known[i].Force = known[i].Force || known[i].Key.Space == quota.SpaceUsage
 		}
 	}
-	for i := range e.Charges {
-		if e.Charges[i].Key.Space == quota.SpaceUsage {
-			e.Charges[i].Force = true
-		}
-	}
+	e.Charges = known
 	if err := g.rt.engine.Peek(ctx, e.Charges, &e.Decision); err != nil {
-		e.Charges = nil
+		e.Fault, e.Charges = err, nil
 		e.Decision.Reset(0)
 	}
+	return unknown
 }

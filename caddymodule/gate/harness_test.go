@@ -114,3 +114,12 @@ func asDenial(t testing.TB, err error) *quota.Denial {
 	}
 	return d
 }
+
+func instant(t testing.TB, s string) time.Time {
+	t.Helper()
+	at, err := time.Parse(time.RFC3339Nano, s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return at
+}

@@ -17,7 +17,8 @@ const (
 	maxSeen    = 200_000
 	// chartBatch bounds what one flush carries of either: more would not be done in time.
 	chartBatch    = 10_000
-	maintainEvery = 5 // flushes
+	maintainEvery = 5  // flushes
+	chartsEvery   = 10 // flushes
 	flushTimeout  = 5 * time.Second
 	maxRebases    = 3 // in one flush
 )
@@ -111,7 +112,7 @@ func (r *recorder) run(ctx context.Context) {
 			return
 		case <-ticker.C:
 			// Stop waits for a flush that has begun: cut off, nobody knew what became of it.
-			r.flush(context.WithoutCancel(ctx))
+			r.flush(context.WithoutCancel(ctx), r.ticks%chartsEvery == 0)
 			r.maintain(ctx)
 		}
 	}
@@ -130,14 +131,17 @@ func (r *recorder) maintain(ctx context.Context) {
 	}
 }
 
-// flush writes everything that is not written yet. What fails is kept.
-func (r *recorder) flush(ctx context.Context) {
+// flush writes the totals that are not written yet, and the charts if it is
+// their turn: they may lag, for less work. What fails is kept.
+func (r *recorder) flush(ctx context.Context, charts bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	ctx, cancel := context.WithTimeout(ctx, flushTimeout)
 	defer cancel()
 	defer r.stats.took(CallFlush, time.Now())
-	r.collect()
+	if charts {
+		r.collect()
+	}
 	if err := r.rounds(ctx); err != nil {
 		r.failed(err)
 		return
@@ -191,7 +195,7 @@ func (r *recorder) write(ctx context.Context, t quota.EpochTotals, current bool)
 		if current && r.inFlight.Seq <= closed.FlushSeq {
 			r.inFlight = nil // an attempt that seemed to fail had been applied
 		}
-		return true, r.rebase(ctx, t.Epoch) // charts stay in flight for the new epoch
+		return true, r.rebase(ctx, t) // charts stay in flight for the new epoch
 	}
 	if err != nil {
 		return false, err
@@ -205,13 +209,20 @@ func (r *recorder) write(ctx context.Context, t quota.EpochTotals, current bool)
 
 // rebase goes on in a new epoch after a reaper has closed ours: what the
 // closed one lacks is carried over.
-func (r *recorder) rebase(ctx context.Context, epoch string) error {
-	rows, err := r.usage.EpochTotals(ctx, epoch)
+func (r *recorder) rebase(ctx context.Context, t quota.EpochTotals) error {
+	rows, err := r.usage.EpochTotals(ctx, t.Epoch)
+	if compacted := (*quota.EpochCompactedError)(nil); errors.As(err, &compacted) && t.Final {
+		// Counting what it holds once more would double all but its last second.
+		r.ledger.Flushed(t)
+		r.log.Error("an old epoch of this process was compacted before it came back: its last totals are dropped",
+			zap.String("epoch", t.Epoch), zap.Int("rows", len(t.Rows)))
+		return nil
+	}
 	if err != nil {
 		return err
 	}
-	r.ledger.Rebase(epoch, rows)
-	r.log.Warn("an epoch of this process had been closed; what it lacks goes on in another", zap.String("epoch", epoch))
+	r.ledger.Rebase(t.Epoch, rows)
+	r.log.Warn("an epoch of this process had been closed; what it lacks goes on in another", zap.String("epoch", t.Epoch))
 	return nil
 }
 

@@ -111,7 +111,7 @@ func (rt *Runtime) Stop(ctx context.Context) {
 		rt.stop()
 	}
 	rt.wg.Wait()
-	rt.recorder.flush(ctx)
+	rt.recorder.flush(ctx, true)
 }
 
 // watch follows the changes; after a failure everything cached is in doubt.
@@ -161,4 +161,4 @@ func (rt *Runtime) apply(changes []quota.Change) {
 }
 
 // Flush writes usage to the records now.
-func (rt *Runtime) Flush(ctx context.Context) { rt.recorder.flush(ctx) }
+func (rt *Runtime) Flush(ctx context.Context) { rt.recorder.flush(ctx, true) }

@@ -45,9 +45,14 @@ func newTicket(g *Gate, c Caller, rules []quota.Applied) *Ticket {
 	return t
 }
 
-// release empties the ticket: nothing pooled may keep a config alive, or tell
-// the next request of this one.
 func (t *Ticket) release() {
+	t.reset()
+	tickets.Put(t)
+}
+
+// reset empties the ticket: nothing pooled may keep a config alive, or tell the
+// next request of this one.
+func (t *Ticket) reset() {
 	clear(t.rules)
 	clear(t.charges)
 	clear(t.receipts)
@@ -55,7 +60,6 @@ func (t *Ticket) release() {
 		rules: t.rules[:0], charges: t.charges[:0], receipts: t.receipts[:0],
 		decision: quota.Decision{Outcomes: t.decision.Outcomes[:0]},
 	}
-	tickets.Put(t)
 }
 
 // uncharge leaves a ticket of which nothing was counted.

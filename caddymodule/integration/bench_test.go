@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"testing"
 	"time"
 
@@ -12,6 +13,41 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"github.com/quotagate/quotagate/caddymodule/gatetest"
 )
+
+// BenchmarkChange is how long it takes from the commit of a change, made by
+// hand in the records of a running gateway, until requests are judged by it.
+func BenchmarkChange(b *testing.B) {
+	backend := gatetest.NewBackend(nil)
+	g := start(b, "", site(backend.Serve(b).URL, jobsSite))
+	db := g.db()
+	var took []time.Duration
+	for i := 0; b.Loop(); i++ {
+		var seq int64
+		tx, err := db.Begin()
+		if err != nil {
+			b.Fatal(err)
+		}
+		if _, err := tx.Exec(`INSERT INTO revoked_sessions (session_id, user_id) VALUES ($1, 'u')`, fmt.Sprint("s", time.Now().UnixNano())); err != nil {
+			b.Fatal(err)
+		}
+		if err := tx.QueryRow(`SELECT max(seq) FROM changes`).Scan(&seq); err != nil {
+			b.Fatal(err)
+		}
+		if err := tx.Commit(); err != nil {
+			b.Fatal(err)
+		}
+		began := time.Now()
+		for {
+			if applied, _ := g.status()["applied_change"].(float64); int64(applied) >= seq {
+				break
+			}
+		}
+		took = append(took, time.Since(began))
+	}
+	slices.Sort(took)
+	b.ReportMetric(float64(took[len(took)/2].Microseconds())/1000, "p50-ms")
+	b.ReportMetric(float64(took[len(took)*99/100].Microseconds())/1000, "p99-ms")
+}
 
 // BenchmarkHandler is what the handler adds to a request in the process: a
 // verified token and an entitlement from the cache, three charges with durable

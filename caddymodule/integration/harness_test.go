@@ -60,6 +60,7 @@ type gateway struct {
 	admin string
 	log   *os.File
 	env   []string
+	extra []string // environment
 	done  chan struct{} // closed when the process has ended
 }
 
@@ -73,6 +74,28 @@ func start(t testing.TB, dir, caddyfile string) *gateway {
 	g.write(caddyfile)
 	g.run()
 	return g
+}
+
+// startRoot runs the Caddyfile at the root of the repository before a backend
+// that stands for both; metrics is its other site's address.
+func startRoot(t testing.TB, backend string) (g *gateway, metrics string) {
+	t.Helper()
+	root, err := os.ReadFile("../../Caddyfile")
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	g = &gateway{t: t, dir: dir, file: filepath.Join(dir, "Caddyfile"), addr: freeAddr(t), admin: freeAddr(t)}
+	metrics = freeAddr(t)
+	upstream := strings.TrimPrefix(backend, "http://")
+	g.extra = []string{
+		"QUOTA_HTTP_PORT=" + portOf(g.addr), "QUOTA_METRICS_PORT=" + portOf(metrics), "CADDY_ADMIN=" + g.admin,
+		"AUTH_UPSTREAM=" + upstream, "DASHBOARD_UPSTREAM=" + upstream, "QUOTA_RECORDS=sqlite " + dir + "/quota.db",
+		"FRONTEND_URL=https://app.example.com",
+	}
+	g.write(string(root))
+	g.run()
+	return g, metrics
 }
 
 // preamble is the head of most configs: embedded, HS256 tokens.
@@ -120,6 +143,7 @@ func (g *gateway) run() {
 	g.cmd = exec.Command(path, "run", "--config", g.file, "--adapter", "caddyfile")
 	g.env = append(os.Environ(), "PORT="+portOf(g.addr), "ADMIN="+g.admin, "DIR="+g.dir, "JWT_SECRET="+secret,
 		"XDG_DATA_HOME="+g.dir, "XDG_CONFIG_HOME="+g.dir)
+	g.env = append(g.env, g.extra...)
 	g.cmd.Env = g.env
 	g.cmd.Stdout, g.cmd.Stderr = g.log, g.log
 	if err := g.cmd.Start(); err != nil {

@@ -36,7 +36,7 @@ func (s *Store) Flush(ctx context.Context, f quota.Flush) error {
 			return fmt.Errorf("opening epoch: %w", err)
 		}
 		if n == 0 {
-			return &quota.EpochClosedError{Epoch: f.Epoch}
+			return closedEpoch(ctx, q, f.Epoch)
 		}
 		if err := putTotals(ctx, q, f.Epoch, rows); err != nil {
 			return err
@@ -58,6 +58,20 @@ func (s *Store) Flush(ctx context.Context, f quota.Flush) error {
 		return fmt.Errorf("flushing usage: %w", err)
 	}
 	return nil
+}
+
+// closedEpoch is the error for a flush to a closed epoch, with the number of the
+// last flush that it took: the process may not know that this one succeeded.
+func closedEpoch(ctx context.Context, q *sqlgen.Queries, epoch string) error {
+	seq, err := first(q.EpochFlushSeq(ctx, epoch))
+	if err != nil {
+		return fmt.Errorf("loading gateway_epochs: %w", err)
+	}
+	closed := &quota.EpochClosedError{Epoch: epoch}
+	if seq != nil {
+		closed.FlushSeq = *seq
+	}
+	return closed
 }
 
 func checkFlush(f *quota.Flush) error {

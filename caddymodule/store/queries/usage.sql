@@ -9,6 +9,9 @@ WHERE gateway_epochs.closed_at IS NULL;
 -- name: AdvanceFlush :execrows
 UPDATE gateway_epochs SET flush_seq = $2 WHERE epoch = $1 AND flush_seq < $2;
 
+-- name: EpochFlushSeq :many
+SELECT flush_seq FROM gateway_epochs WHERE epoch = $1;
+
 -- name: CloseEpoch :execrows
 UPDATE gateway_epochs SET closed_at = $2 WHERE epoch = $1 AND closed_at IS NULL;
 

@@ -211,6 +211,33 @@ func (q *Queries) EpochCompacted(ctx context.Context, epoch string) ([]column.Ti
 	return items, nil
 }
 
+const epochFlushSeq = `-- name: EpochFlushSeq :many
+SELECT flush_seq FROM gateway_epochs WHERE epoch = $1
+`
+
+func (q *Queries) EpochFlushSeq(ctx context.Context, epoch string) ([]int64, error) {
+	rows, err := q.db.QueryContext(ctx, epochFlushSeq, epoch)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []int64
+	for rows.Next() {
+		var flush_seq int64
+		if err := rows.Scan(&flush_seq); err != nil {
+			return nil, err
+		}
+		items = append(items, flush_seq)
+	}
+	if err := rows.Close(); err != nil {
+		return nil, err
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const epochTotals = `-- name: EpochTotals :many
 SELECT t.account_id, a.kind, t.metric, t.period, t.period_start, t.period_end, t.spent, t.refunded
 FROM usage_totals t LEFT JOIN accounts a ON a.id = t.account_id

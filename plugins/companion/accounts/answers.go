@@ -5,35 +5,50 @@ import (
 	"slices"
 	"time"
 
+	"github.com/danielgtaylor/huma/v2"
 	"github.com/quotagate/quotagate/caddymodule/quota"
 	"github.com/quotagate/quotagate/caddymodule/store"
 )
 
-const bytesPerMB = 1 << 20
+// The units of answers.
+const (
+	bytesPerMB       = 1 << 20
+	secondsPerMinute = 60
+)
 
-// mine is the answer of /v1/subscription/me.
-type mine struct {
-	Subscription *subscription `json:"subscription" doc:"null for an account that never had one: it has the default plan"`
+// subscriptionAnswer is the answer of /v1/subscription/me.
+type subscriptionAnswer struct {
+	Subscription *subscription `json:"subscription"`
 	Plan         plan          `json:"plan"`
+}
+
+// TransformSchema implements huma.SchemaTransformer: a reference has no tag by
+// which it could be null.
+func (subscriptionAnswer) TransformSchema(_ huma.Registry, s *huma.Schema) *huma.Schema {
+	s.Properties["subscription"] = &huma.Schema{
+		Description: "null for an account that never had one: it has the default plan.",
+		AnyOf:       []*huma.Schema{s.Properties["subscription"], {Type: "null"}},
+	}
+	return s
 }
 
 type subscription struct {
 	ID                 string     `json:"id"`
-	UserID             string     `json:"user_id"`
-	PlanID             *string    `json:"plan_id"`
-	Plan               *string    `json:"plan" doc:"The plan's name"`
-	Status             string     `json:"status" enum:"active,trial,past_due,cancelled,expired"`
+	UserID             string     `json:"user_id" doc:"The user as its tokens name it."`
+	PlanID             *string    `json:"plan_id" doc:"null if its price belongs to no plan."`
+	Plan               *string    `json:"plan" doc:"The name of the subscription's own plan, also when it is no longer in effect."`
+	Status             string     `json:"status" enum:"active,trial,past_due,cancelled,expired" doc:"As of now: a trial, a paid period and a grace end by themselves."`
 	StartedAt          *time.Time `json:"started_at"`
-	ExpiresAt          *time.Time `json:"expires_at"`
+	ExpiresAt          *time.Time `json:"expires_at" doc:"When it ends, or ended, by itself; null: it goes on."`
 	CurrentPeriodStart *time.Time `json:"current_period_start"`
 	CurrentPeriodEnd   *time.Time `json:"current_period_end"`
 	CancelAtPeriodEnd  bool       `json:"cancel_at_period_end"`
 	CancelledAt        *time.Time `json:"cancelled_at"`
 	TrialEnd           *time.Time `json:"trial_end"`
-	GraceUntil         *time.Time `json:"grace_until"`
-	PendingPlan        *string    `json:"pending_plan"`
-	CreatedAt          *time.Time `json:"created_at"`
-	UpdatedAt          *time.Time `json:"updated_at"`
+	GraceUntil         *time.Time `json:"grace_until" doc:"When a past-due subscription loses its plan."`
+	PendingPlan        *string    `json:"pending_plan" doc:"The name of the plan that follows."`
+	CreatedAt          time.Time  `json:"created_at"`
+	UpdatedAt          time.Time  `json:"updated_at"`
 }
 
 func subscriptionOf(s *store.Subscription) *subscription {
@@ -46,7 +61,7 @@ func subscriptionOf(s *store.Subscription) *subscription {
 		CurrentPeriodStart: moment(s.CurrentPeriodStart), CurrentPeriodEnd: moment(s.CurrentPeriodEnd),
 		CancelAtPeriodEnd: s.CancelAtPeriodEnd, CancelledAt: moment(s.CancelledAt),
 		TrialEnd: moment(s.TrialEnd), GraceUntil: moment(s.GraceUntil), PendingPlan: orNull(s.PendingPlan),
-		CreatedAt: moment(s.CreatedAt), UpdatedAt: moment(s.UpdatedAt),
+		CreatedAt: s.CreatedAt.UTC(), UpdatedAt: s.UpdatedAt.UTC(),
 	}
 }
 
@@ -56,34 +71,34 @@ type planList struct {
 }
 
 type plan struct {
-	ID                  string          `json:"id"`
-	Name                string          `json:"name"`
-	DisplayName         string          `json:"display_name"`
-	Description         string          `json:"description"`
-	PriceCents          int64           `json:"price_cents"`
-	BillingPeriod       *string         `json:"billing_period" doc:"monthly, yearly, or null for a plan without a price"`
-	Features            map[string]bool `json:"features"`
-	RateLimitMultiplier float64         `json:"rate_limit_multiplier"`
-	RateLimits          map[string]rate `json:"rate_limits"`
-	MaxJobsPerMonth     *int64          `json:"max_jobs_per_month" doc:"null: unlimited"`
-	MaxStorageMB        *int64          `json:"max_storage_mb" doc:"null: unlimited"`
-	MaxAPICallsPerDay   *int64          `json:"max_api_calls_per_day" doc:"null: unlimited"`
-	Quotas              []planQuota     `json:"quotas" nullable:"false"`
-	IsActive            bool            `json:"is_active"`
-	CreatedAt           *time.Time      `json:"created_at"`
-	UpdatedAt           *time.Time      `json:"updated_at"`
+	ID                  string               `json:"id"`
+	Name                string               `json:"name"`
+	DisplayName         string               `json:"display_name"`
+	Description         string               `json:"description"`
+	PriceCents          int64                `json:"price_cents" minimum:"0" doc:"In the currency's minor unit, for one billing_period; 0: free."`
+	BillingPeriod       *string              `json:"billing_period" doc:"monthly or yearly; null for a plan without a price."`
+	Features            map[string]bool      `json:"features"`
+	RateLimitMultiplier float64              `json:"rate_limit_multiplier" doc:"Scales the limits of scopes that rate_limits does not name."`
+	RateLimits          map[string]rateLimit `json:"rate_limits" doc:"By scope."`
+	MaxJobsPerMonth     *int64               `json:"max_jobs_per_month" minimum:"0" doc:"null: unlimited, or counted in another period, see quotas."`
+	MaxStorageMB        *int64               `json:"max_storage_mb" minimum:"0" doc:"In units of 1048576 bytes, rounded down. null: unlimited."`
+	MaxAPICallsPerDay   *int64               `json:"max_api_calls_per_day" minimum:"0" doc:"null: unlimited, or counted in another period, see quotas."`
+	Quotas              []planQuota          `json:"quotas" nullable:"false" doc:"The plan's own quotas by metric, without what the account was granted beside it."`
+	IsActive            bool                 `json:"is_active" doc:"Whether it can be chosen anew."`
+	CreatedAt           time.Time            `json:"created_at"`
+	UpdatedAt           time.Time            `json:"updated_at"`
 }
 
-type rate struct {
-	Requests int64   `json:"requests"`
-	Window   float64 `json:"window" doc:"Seconds"`
+type rateLimit struct {
+	Requests int64 `json:"requests" minimum:"0" doc:"Admitted in any window of that length; 0: none."`
+	Window   int64 `json:"window" minimum:"1" doc:"Seconds."`
 }
 
 type planQuota struct {
-	Metric         string `json:"metric"`
-	Limit          *int64 `json:"limit" doc:"In the metric's own unit; null: unlimited"`
-	Period         string `json:"period" enum:"day,month,billing,none"`
-	ExceededStatus int    `json:"exceeded_status"`
+	Metric         string `json:"metric" example:"jobs"`
+	Limit          *int64 `json:"limit" minimum:"0" doc:"In the metric's own unit: bytes, seconds, or a number. null: unlimited."`
+	Period         string `json:"period" enum:"day,month,billing,none" doc:"In which it is counted, in UTC. none: a level, which never resets."`
+	ExceededStatus int    `json:"exceeded_status" enum:"402,403,413,429" doc:"Of the answer to a request that would exceed it."`
 }
 
 func planOf(p *store.Plan) plan {
@@ -91,18 +106,18 @@ func planOf(p *store.Plan) plan {
 	out := plan{
 		ID: p.ID, Name: p.Name, DisplayName: p.DisplayName, Description: p.Description,
 		PriceCents: cents, BillingPeriod: orNull(period), Features: p.Features,
-		RateLimitMultiplier: float64(p.MultiplierPct) / 100, RateLimits: make(map[string]rate, len(p.RateLimits)),
+		RateLimitMultiplier: float64(p.MultiplierPct) / 100, RateLimits: make(map[string]rateLimit, len(p.RateLimits)),
 		MaxJobsPerMonth:   limitIn(p.Quotas, quota.MetricJobs, quota.PeriodMonth, 1),
 		MaxStorageMB:      limitIn(p.Quotas, quota.MetricStorageBytes, quota.PeriodNone, bytesPerMB),
 		MaxAPICallsPerDay: limitIn(p.Quotas, quota.MetricAPICalls, quota.PeriodDay, 1),
 		Quotas:            make([]planQuota, 0, len(p.Quotas)),
-		IsActive:          p.IsActive, CreatedAt: moment(p.CreatedAt), UpdatedAt: moment(p.UpdatedAt),
+		IsActive:          p.IsActive, CreatedAt: p.CreatedAt.UTC(), UpdatedAt: p.UpdatedAt.UTC(),
 	}
 	if out.Features == nil {
 		out.Features = map[string]bool{}
 	}
 	for scope, r := range p.RateLimits {
-		out.RateLimits[scope] = rate{Requests: r.Requests, Window: r.Window.Seconds()}
+		out.RateLimits[scope] = rateLimit{Requests: r.Requests, Window: int64(r.Window / time.Second)}
 	}
 	for _, metric := range slices.Sorted(maps.Keys(p.Quotas)) {
 		q := p.Quotas[metric]

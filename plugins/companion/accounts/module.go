@@ -4,19 +4,19 @@
 package accounts
 
 import (
-	"errors"
+	"context"
 	"fmt"
 	"net/http"
+	"time"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"github.com/quotagate/quotagate/caddymodule"
-	"github.com/quotagate/quotagate/caddymodule/answer"
+	"github.com/quotagate/quotagate/caddymodule/gate"
 	"github.com/quotagate/quotagate/caddymodule/quota"
 	"github.com/quotagate/quotagate/caddymodule/store"
 	"github.com/quotagate/quotagate/plugins/companion/api"
-	"go.uber.org/zap"
 )
 
 func init() {
@@ -26,11 +26,10 @@ func init() {
 
 // Handler answers /v1/subscription/* and /v1/openapi.json, and passes
 // everything else on. It authenticates by the app's verifiers itself, with or
-// without a quota handler before it.
+// without a quota handler before it. What it answers costs no quota.
 type Handler struct {
-	app *caddymodule.App
-	log *zap.Logger
-	mux *http.ServeMux
+	app    *caddymodule.App
+	server *api.Server
 }
 
 // CaddyModule returns the module's information.
@@ -38,16 +37,38 @@ func (Handler) CaddyModule() caddy.ModuleInfo {
 	return caddy.ModuleInfo{ID: "http.handlers.quota_account", New: func() caddy.Module { return new(Handler) }}
 }
 
-// Provision finds the app and makes the API. It opens nothing.
+// Provision finds the app (a default one where the config has none) and makes
+// the API. It opens nothing.
 func (h *Handler) Provision(ctx caddy.Context) error {
 	app, err := ctx.App("quota")
 	if err != nil {
 		return fmt.Errorf("loading the app quota: %w", err)
 	}
-	h.app, h.log = app.(*caddymodule.App), ctx.Logger()
-	h.mux = http.NewServeMux()
-	register(api.New(h.mux), &service{store: h.store, gate: h.app.Gate, log: h.log})
+	h.app = app.(*caddymodule.App)
+	h.server = api.NewServer(h.identify, ctx.Logger())
+	register(h.server.API(), &service{store: h.store, peek: h.peek, now: time.Now, log: h.server.Log()})
 	return nil
+}
+
+// ServeHTTP answers what is of the API and passes the rest on.
+func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
+	return h.server.ServeHTTP(w, r, next)
+}
+
+func (h *Handler) identify(r *http.Request) (gate.Caller, error) {
+	g, err := h.app.Gate()
+	if err != nil {
+		return gate.Caller{}, fmt.Errorf("opening the gate: %w", err)
+	}
+	return caddymodule.Identify(g, r)
+}
+
+func (h *Handler) peek(ctx context.Context, account quota.Subject, cs []quota.Charge, d *quota.Decision) error {
+	g, err := h.app.Gate()
+	if err != nil {
+		return fmt.Errorf("opening the gate: %w", err)
+	}
+	return g.Peek(ctx, account, cs, d)
 }
 
 // store is the open store. It is asked for with each request: the records are
@@ -55,40 +76,16 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 func (h *Handler) store() (*store.Store, error) {
 	records, err := h.app.Records()
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("opening records: %w", err)
 	}
 	s, ok := records.(interface{ Store() *store.Store })
 	if !ok {
-		return nil, errors.New("these records have no store for the companion")
+		return nil, fmt.Errorf("%T have no store for the companion", records)
 	}
 	return s.Store(), nil
 }
 
-// ServeHTTP answers what is of the API and passes the rest on.
-func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
-	if answer.IsPreflight(r) {
-		return next.ServeHTTP(w, r)
-	}
-	if _, pattern := h.mux.Handler(r); pattern == "" {
-		return next.ServeHTTP(w, r)
-	}
-	g, err := h.app.Gate()
-	if err != nil {
-		return caddyhttp.Error(http.StatusServiceUnavailable, err)
-	}
-	caller, err := caddymodule.Identify(g, r)
-	if d := (*quota.Denial)(nil); errors.As(err, &d) {
-		return answer.Write(w, r, d, answer.Options{})
-	}
-	if err != nil {
-		return err
-	}
-	w.Header().Set("Cache-Control", "no-store")
-	h.mux.ServeHTTP(w, api.WithCaller(r, &caller))
-	return nil
-}
-
-// UnmarshalCaddyfile parses:
+// parse reads the directive:
 //
 //	quota_account [<matcher>]
 func parse(helper httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error) {

@@ -4,9 +4,10 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"time"
 
 	"github.com/danielgtaylor/huma/v2"
-	"github.com/quotagate/quotagate/caddymodule/gate"
+	"github.com/quotagate/quotagate/caddymodule/quota"
 	"github.com/quotagate/quotagate/caddymodule/store"
 	"github.com/quotagate/quotagate/plugins/companion/api"
 	"go.uber.org/zap"
@@ -15,8 +16,10 @@ import (
 // service is what the operations work with.
 type service struct {
 	store func() (*store.Store, error)
-	gate  func() (*gate.Gate, error)
-	log   *zap.Logger
+	// peek asks the counters, as gate.Gate.Peek does.
+	peek func(ctx context.Context, account quota.Subject, cs []quota.Charge, d *quota.Decision) error
+	now  func() time.Time
+	log  *zap.Logger
 }
 
 // output is an answer with a body.
@@ -26,23 +29,33 @@ type output[T any] struct{ Body T }
 func register(a huma.API, s *service) {
 	huma.Register(a, huma.Operation{
 		OperationID: "get-my-subscription", Method: http.MethodGet, Path: "/v1/subscription/me",
-		Summary: "The caller's subscription and plan", Tags: []string{"subscription"},
-		Security: api.Authenticated(), Errors: []int{http.StatusUnauthorized, http.StatusForbidden},
-	}, serve(s, s.subscription))
+		Summary: "The caller's subscription and plan in effect", Tags: []string{"subscription"},
+		Description: "The plan is the one in effect now: the default plan without a subscription, " +
+			"and after a trial, a paid period or a grace has ended.",
+		Security: api.Authenticated(), Errors: authenticatedErrors(),
+	}, serve(s, "get-my-subscription", s.subscription))
 	huma.Register(a, huma.Operation{
 		OperationID: "get-my-usage", Method: http.MethodGet, Path: "/v1/subscription/usage",
 		Summary: "What the caller has used, and of how much", Tags: []string{"subscription"},
-		Security: api.Authenticated(), Errors: []int{http.StatusUnauthorized, http.StatusForbidden},
-	}, serve(s, s.usage))
+		Description: "What was used is known to the last admitted request. `quotas` compares like with like, each in its " +
+			"metric's own unit and period; `usage` and `limits` are the same in the units that people read.",
+		Security: api.Authenticated(), Errors: authenticatedErrors(),
+	}, serve(s, "get-my-usage", s.usage))
 	huma.Register(a, huma.Operation{
 		OperationID: "list-plans", Method: http.MethodGet, Path: "/v1/subscription/plans",
-		Summary: "The plans that can be chosen, by tier", Tags: []string{"subscription"},
-	}, serve(s, s.plans))
+		Summary: "The plans that can be chosen, the smallest first", Tags: []string{"subscription"},
+		Description: "Open to anybody. A credential is looked at only to refuse suspended and deleted users.",
+		Errors:      []int{http.StatusBadRequest, http.StatusForbidden, http.StatusServiceUnavailable},
+	}, serve(s, "list-plans", s.plans))
+}
+
+func authenticatedErrors() []int {
+	return []int{http.StatusBadRequest, http.StatusUnauthorized, http.StatusForbidden, http.StatusServiceUnavailable}
 }
 
 // serve turns a method into an operation. A fault is logged and told to the
 // client as a 503 without its reason: the records or the counters are down.
-func serve[T any](s *service, f func(context.Context, *store.Store) (T, error)) func(context.Context, *struct{}) (*output[T], error) {
+func serve[T any](s *service, id string, f func(context.Context, *store.Store) (T, error)) func(context.Context, *struct{}) (*output[T], error) {
 	return func(ctx context.Context, _ *struct{}) (*output[T], error) {
 		st, err := s.store()
 		if err == nil {
@@ -51,32 +64,33 @@ func serve[T any](s *service, f func(context.Context, *store.Store) (T, error)) 
 				return &output[T]{body}, nil
 			}
 		}
-		if answer, ok := err.(*api.Error); ok { //nolint:errorlint // made by the operation itself, never wrapped
-			return nil, answer
+		if ctx.Err() != nil {
+			s.log.Debug("the client left before it was answered", zap.String("operation", id), zap.Error(err))
+		} else {
+			s.log.Error("answering failed", zap.String("operation", id), zap.Error(err))
 		}
-		s.log.Error("answering failed", zap.Error(err))
-		return nil, api.NewError(http.StatusServiceUnavailable, "This information is not available at the moment")
+		return nil, api.Unavailable()
 	}
 }
 
 // subscription answers GET /v1/subscription/me.
-func (s *service) subscription(ctx context.Context, st *store.Store) (mine, error) {
+func (s *service) subscription(ctx context.Context, st *store.Store) (subscriptionAnswer, error) {
 	c, err := api.Caller(ctx)
 	if err != nil {
-		return mine{}, err
+		return subscriptionAnswer{}, err
 	}
 	state, err := st.AccountState(ctx, c.Entitlement.Account)
 	if err != nil {
-		return mine{}, fmt.Errorf("loading the subscription: %w", err)
+		return subscriptionAnswer{}, fmt.Errorf("loading the subscription: %w", err)
 	}
-	return mine{Subscription: subscriptionOf(state.Subscription), Plan: planOf(state.Plan)}, nil
+	return subscriptionAnswer{Subscription: subscriptionOf(state.Subscription), Plan: planOf(state.Plan)}, nil
 }
 
 // plans answers GET /v1/subscription/plans.
 func (s *service) plans(ctx context.Context, st *store.Store) (planList, error) {
 	ps, err := st.ListPlans(ctx, store.PlanFilter{Public: true})
 	if err != nil {
-		return planList{}, err
+		return planList{}, fmt.Errorf("loading the plans: %w", err)
 	}
 	list := planList{Plans: make([]plan, len(ps))}
 	for i, p := range ps {

@@ -2,6 +2,7 @@ package accounts
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -15,34 +16,34 @@ import (
 
 // usageAnswer is the answer of /v1/subscription/usage.
 type usageAnswer struct {
-	Usage  usage        `json:"usage" doc:"This UTC month"`
-	Limits usageLimits  `json:"limits" doc:"null: unlimited"`
-	Quotas []quotaUsage `json:"quotas" nullable:"false" doc:"Each quota of the plan, in the metric's own unit"`
+	Usage  usage        `json:"usage" doc:"What was used in this UTC month, and the storage in use."`
+	Limits usageLimits  `json:"limits" doc:"The account's limits, each for its quota's own period. null: unlimited."`
+	Quotas []quotaUsage `json:"quotas" nullable:"false" doc:"Each quota of the account by metric, in the metric's own unit."`
 }
 
 type usage struct {
-	APICalls       int64     `json:"api_calls"`
-	JobsCreated    int64     `json:"jobs_created"`
-	StorageUsedMB  int64     `json:"storage_used_mb" doc:"Rounded up"`
-	ComputeMinutes int64     `json:"compute_minutes" doc:"Rounded up"`
+	APICalls       int64     `json:"api_calls" minimum:"0" doc:"In the month, whatever period its limit has."`
+	JobsCreated    int64     `json:"jobs_created" minimum:"0"`
+	StorageUsedMB  int64     `json:"storage_used_mb" minimum:"0" doc:"In units of 1048576 bytes, rounded up."`
+	ComputeMinutes int64     `json:"compute_minutes" minimum:"0" doc:"Rounded up."`
 	PeriodStart    time.Time `json:"period_start"`
-	PeriodEnd      time.Time `json:"period_end"`
+	PeriodEnd      time.Time `json:"period_end" doc:"The first moment of the next month."`
 }
 
 type usageLimits struct {
-	Jobs     *int64 `json:"jobs"`
-	Storage  *int64 `json:"storage" doc:"MB, rounded down"`
-	APICalls *int64 `json:"api_calls"`
-	Compute  *int64 `json:"compute" doc:"Minutes, rounded down"`
+	Jobs     *int64 `json:"jobs" minimum:"0"`
+	Storage  *int64 `json:"storage" minimum:"0" doc:"In units of 1048576 bytes, rounded down."`
+	APICalls *int64 `json:"api_calls" minimum:"0"`
+	Compute  *int64 `json:"compute" minimum:"0" doc:"Minutes, rounded down."`
 }
 
 type quotaUsage struct {
-	Metric    string     `json:"metric"`
-	Used      int64      `json:"used"`
-	Limit     *int64     `json:"limit"`
-	Remaining *int64     `json:"remaining"`
+	Metric    string     `json:"metric" example:"jobs"`
+	Used      int64      `json:"used" minimum:"0"`
+	Limit     *int64     `json:"limit" minimum:"0" doc:"null: unlimited."`
+	Remaining *int64     `json:"remaining" minimum:"0" doc:"null: unlimited."`
 	Period    string     `json:"period" enum:"day,month,billing,none"`
-	ResetAt   *time.Time `json:"reset_at" doc:"null for a level, which never resets"`
+	ResetAt   *time.Time `json:"reset_at" doc:"null for a level, which never resets."`
 }
 
 // usage answers GET /v1/subscription/usage with what the counters say now.
@@ -51,74 +52,90 @@ func (s *service) usage(ctx context.Context, st *store.Store) (usageAnswer, erro
 	if err != nil {
 		return usageAnswer{}, err
 	}
-	now := time.Now()
 	e := c.Entitlement
+	if e.Plan == nil {
+		// Its quotas would read as unlimited.
+		return usageAnswer{}, errors.New("loading usage: the account's plan is not known while the records are down")
+	}
+	now := s.now()
 	charges := quota.UsageCharges(e, now)
-	used, err := s.used(ctx, st, e.Account, charges)
+	amounts, err := s.amounts(ctx, st, e.Account, charges)
 	if err != nil {
 		return usageAnswer{}, fmt.Errorf("loading usage: %w", err)
 	}
-	of := func(metric string, p quota.Period) int64 {
+	used := func(metric string, p quota.Period) int64 {
 		for i := range charges {
 			if charges[i].Key.Name == metric && charges[i].Key.Period == p {
-				return max(0, used[i])
+				return max(0, amounts[i]) // a level in the records may be set below what an epoch still holds
 			}
 		}
 		return 0
 	}
-	start, end := quota.PeriodMonth.Span(now, time.Time{})
-	out := usageAnswer{
-		Usage: usage{
-			APICalls:       of(quota.MetricAPICalls, quota.PeriodMonth),
-			JobsCreated:    of(quota.MetricJobs, quota.PeriodMonth),
-			StorageUsedMB:  ceil(of(quota.MetricStorageBytes, quota.PeriodNone), bytesPerMB),
-			ComputeMinutes: ceil(of(quota.MetricComputeSeconds, quota.PeriodMonth), 60),
-			PeriodStart:    start, PeriodEnd: end,
-		},
+	return usageAnswer{
+		Usage: monthOf(now, used),
 		Limits: usageLimits{
 			Jobs: limit(e, quota.MetricJobs, 1), Storage: limit(e, quota.MetricStorageBytes, bytesPerMB),
-			APICalls: limit(e, quota.MetricAPICalls, 1), Compute: limit(e, quota.MetricComputeSeconds, 60),
+			APICalls: limit(e, quota.MetricAPICalls, 1), Compute: limit(e, quota.MetricComputeSeconds, secondsPerMinute),
 		},
-		Quotas: []quotaUsage{},
+		Quotas: quotasOf(e, now, used),
+	}, nil
+}
+
+func monthOf(now time.Time, used func(string, quota.Period) int64) usage {
+	start, end := quota.PeriodMonth.Span(now, time.Time{})
+	return usage{
+		APICalls:       used(quota.MetricAPICalls, quota.PeriodMonth),
+		JobsCreated:    used(quota.MetricJobs, quota.PeriodMonth),
+		StorageUsedMB:  ceil(used(quota.MetricStorageBytes, quota.PeriodNone), bytesPerMB),
+		ComputeMinutes: ceil(used(quota.MetricComputeSeconds, quota.PeriodMonth), secondsPerMinute),
+		PeriodStart:    start, PeriodEnd: end,
 	}
+}
+
+func quotasOf(e *quota.Entitlement, now time.Time, used func(string, quota.Period) int64) []quotaUsage {
 	quotas := e.AllQuotas()
+	out := make([]quotaUsage, 0, len(quotas))
 	for _, metric := range slices.Sorted(maps.Keys(quotas)) {
 		q := quotas[metric]
 		_, resetAt := q.Period.Span(now, e.Anchor)
 		u := quotaUsage{
-			Metric: metric, Used: of(metric, q.Period), Limit: limitOf(q),
+			Metric: metric, Used: used(metric, q.Period), Limit: limitOf(q),
 			Period: q.Period.String(), ResetAt: moment(resetAt),
 		}
 		if u.Limit != nil {
 			left := max(0, q.Limit-u.Used)
 			u.Remaining = &left
 		}
-		out.Quotas = append(out.Quotas, u)
+		out = append(out, u)
 	}
-	return out, nil
+	return out
 }
 
-// used asks the counters, which know of the last request, and the records,
+// amounts asks the counters, which know of the last request, and the records,
 // which are a flush behind, only while the counters cannot be asked.
-func (s *service) used(ctx context.Context, st *store.Store, account quota.Subject, cs []quota.Charge) ([]int64, error) {
-	used := make([]int64, len(cs))
-	g, err := s.gate()
-	if err != nil {
-		return nil, err
-	}
+func (s *service) amounts(ctx context.Context, st *store.Store, account quota.Subject, cs []quota.Charge) ([]int64, error) {
 	var d quota.Decision
-	if err = g.Peek(ctx, account, cs, &d); err == nil {
+	fault := s.peek(ctx, account, cs, &d)
+	if fault == nil && len(d.Outcomes) != len(cs) {
+		fault = fmt.Errorf("%d outcomes of %d charges", len(d.Outcomes), len(cs))
+	}
+	if fault == nil {
+		used := make([]int64, len(cs))
 		for i := range d.Outcomes {
 			used[i] = d.Outcomes[i].Used
 		}
 		return used, nil
 	}
-	s.log.Warn("the counters cannot be asked; answering from the records", zap.Error(err))
 	keys := make([]quota.UsageKey, len(cs))
 	for i := range cs {
 		keys[i] = quota.UsageKey{Metric: cs[i].Key.Name, Period: cs[i].Key.Period, Start: cs[i].Key.Start}
 	}
-	return st.Usage(ctx, account, keys, nil)
+	used, err := st.Usage(ctx, account, keys, nil)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("asking the counters: %w", fault), err)
+	}
+	s.log.Warn("the counters cannot be asked; answering from the records", zap.Error(fault))
+	return used, nil
 }
 
 // limit is the account's limit of a metric in whole units, floored.

@@ -1,11 +1,14 @@
 // Package api is what all REST handlers of the companion share: the OpenAPI
-// description, who asks, and errors in the backends' own (FastAPI) shape. What
+// description, who asks, and answers in the backends' own (FastAPI) shape. What
 // the operations do is in the packages beside it.
 package api
 
 import (
 	"context"
+	"encoding/json"
+	"errors"
 	"net/http"
+	"sync"
 
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/danielgtaylor/huma/v2/adapters/humago"
@@ -15,23 +18,48 @@ import (
 // Version is that of the REST contract.
 const Version = "1.0.0"
 
+// OpenAPIPath is where the description is served, as OpenAPI 3.1.
+const OpenAPIPath = "/v1/openapi.json"
+
 // Security is the name of the scheme by which operations demand a bearer token.
 const Security = "bearer"
 
-// New is an API on the mux, described at /v1/openapi.json.
-func New(mux *http.ServeMux) huma.API {
+const description = "Plans, subscriptions and usage. Times are RFC 3339 in UTC. In limits null means unlimited, " +
+	"and 0 means none. Errors are `{\"detail\": ...}`: a sentence, an object with `error` and `message`, " +
+	"or a list of what is wrong with the input; the gateway's denials come as RFC 9457 problems to a client that " +
+	"accepts application/problem+json."
+
+// newAPI is an API on the mux that describes itself there.
+func newAPI(mux *http.ServeMux) huma.API {
 	c := huma.DefaultConfig("Quotagate", Version)
-	c.OpenAPIPath = "/v1/openapi"
-	c.DocsPath = ""     // its page would load scripts from elsewhere
-	c.SchemasPath = ""  // and answers carry no links to schemas
-	c.CreateHooks = nil // of which this is the one that adds them
+	c.Info.Description = description
+	c.Info.License = &huma.License{Name: "Apache-2.0", Identifier: "Apache-2.0"}
+	c.OpenAPIPath = "" // more spellings and versions than the contract has
+	c.DocsPath = ""    // its page would load scripts from elsewhere
+	c.SchemasPath = "" // and answers carry no links to schemas
+	c.CreateHooks = nil
 	c.Components.SecuritySchemes = map[string]*huma.SecurityScheme{
-		Security: {Type: "http", Scheme: "bearer", BearerFormat: "JWT"},
+		Security: {
+			Type: "http", Scheme: "bearer", BearerFormat: "JWT",
+			Description: "An access token of the auth backend, or another credential that a configured verifier accepts.",
+		},
 	}
-	return humago.New(mux, c)
+	a := humago.New(mux, c)
+	rendered := sync.OnceValues(func() ([]byte, error) { return json.Marshal(a.OpenAPI()) })
+	mux.HandleFunc("GET "+OpenAPIPath, func(w http.ResponseWriter, _ *http.Request) {
+		b, err := rendered()
+		if err != nil {
+			writeError(w, NewError(http.StatusInternalServerError, http.StatusText(http.StatusInternalServerError)))
+			return
+		}
+		w.Header().Set("Content-Type", "application/json")
+		_, _ = w.Write(b) // only a client that has left makes this fail
+	})
+	return a
 }
 
-// Authenticated marks an operation that needs a caller.
+// Authenticated marks an operation that needs a caller: without one it is
+// answered with 401 before it runs.
 func Authenticated() []map[string][]string { return []map[string][]string{{Security: {}}} }
 
 type callerKey struct{}
@@ -41,11 +69,18 @@ func WithCaller(r *http.Request, c *gate.Caller) *http.Request {
 	return r.WithContext(context.WithValue(r.Context(), callerKey{}, c))
 }
 
-// Caller is who asks, or an error that answers 401.
+// caller is who asks; nil where nobody knows.
+func caller(ctx context.Context) *gate.Caller {
+	c, _ := ctx.Value(callerKey{}).(*gate.Caller)
+	return c
+}
+
+// Caller is who asks. There always is one in operations that are Authenticated;
+// in others it is an error to ask.
 func Caller(ctx context.Context) (*gate.Caller, error) {
-	c, ok := ctx.Value(callerKey{}).(*gate.Caller)
-	if !ok || c.Entitlement == nil {
-		return nil, Unauthenticated()
+	c := caller(ctx)
+	if c == nil || c.Entitlement == nil {
+		return nil, errors.New("an operation that is open to anybody asks who calls")
 	}
 	return c, nil
 }

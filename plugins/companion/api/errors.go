@@ -1,6 +1,7 @@
 package api
 
 import (
+	"encoding/json"
 	"errors"
 	"net/http"
 	"strings"
@@ -15,16 +16,12 @@ func init() {
 
 // Error is an answer with FastAPI's body: {"detail": ...}.
 type Error struct {
-	Detail any `json:"detail" doc:"A sentence, an object with error and message, or a list of what is wrong with the input"`
+	Detail any `json:"detail" doc:"A sentence, an object with error, message and decision_id, or a list of what is wrong with the input (loc, msg, type)."`
 	status int
-	header http.Header
 }
 
 // GetStatus implements huma.StatusError.
 func (e *Error) GetStatus() int { return e.status }
-
-// GetHeaders implements huma.HeadersError.
-func (e *Error) GetHeaders() http.Header { return e.header }
 
 func (e *Error) Error() string {
 	if s, ok := e.Detail.(string); ok {
@@ -35,7 +32,7 @@ func (e *Error) Error() string {
 
 // Problem is one thing that is wrong with the input, in FastAPI's 422 list.
 type Problem struct {
-	Loc  []string `json:"loc" doc:"Where: body, query, path or header, then the field"`
+	Loc  []string `json:"loc"` // body, query, path or header, then the field
 	Msg  string   `json:"msg"`
 	Type string   `json:"type"`
 }
@@ -43,11 +40,21 @@ type Problem struct {
 // NewError answers the status with a sentence.
 func NewError(status int, detail string) *Error { return &Error{Detail: detail, status: status} }
 
-// Unauthenticated answers 401 as the backends do.
-func Unauthenticated() *Error {
-	e := NewError(http.StatusUnauthorized, "Could not validate credentials")
-	e.header = http.Header{"Www-Authenticate": {"Bearer"}, "Cache-Control": {"no-store"}}
-	return e
+// Unavailable answers 503: what would answer is down. The reason is for the log,
+// never for the client.
+func Unavailable() *Error {
+	return NewError(http.StatusServiceUnavailable, "This information is not available at the moment")
+}
+
+// writeError answers outside of an operation.
+func writeError(w http.ResponseWriter, e *Error) {
+	b, err := json.Marshal(e)
+	if err != nil { // a detail that is no JSON: the status alone then
+		b = nil
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(e.status)
+	_, _ = w.Write(b) // only a client that has left makes this fail
 }
 
 // newError gives Huma's own errors the same shape. What went wrong inside is
