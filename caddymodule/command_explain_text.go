@@ -101,7 +101,7 @@ func writeCounters(b *bytes.Buffer, counters []ExplainedCounter) {
 		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%d\t%d\t%s\t%s\t%s\n",
 			c.Policy, c.Rule, limit, c.LimitFrom, c.Cost, c.Used, number(c.Remaining), reset, verdict)
 	}
-	_ = t.Flush() //nolint:errcheck // a bytes.Buffer takes everything
+	_ = t.Flush() // a bytes.Buffer takes everything
 }
 
 func number(n *int64) string {

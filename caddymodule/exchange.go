@@ -101,7 +101,7 @@ func (x *exchange) FlushError() error {
 
 // Flush implements http.Flusher, for handlers that know nothing newer.
 func (x *exchange) Flush() {
-	_ = x.FlushError() //nolint:errcheck // the interface has no way to tell
+	_ = x.FlushError() // the interface has no way to tell
 }
 
 // Hijack hands the connection over, and remembers how to close it.
@@ -109,7 +109,7 @@ func (x *exchange) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	conn, rw, err := http.NewResponseController(x.wrapper.ResponseWriter).Hijack()
 	if err == nil {
 		x.endStream()
-		x.lasts(func() { _ = conn.Close() }) //nolint:errcheck // it is closed either way
+		x.lasts(func() { _ = conn.Close() }) // it is closed either way
 	}
 	return conn, rw, err
 }
@@ -131,8 +131,8 @@ func (x *exchange) lasts(closeNow func()) {
 func (x *exchange) interrupt() {
 	rc := http.NewResponseController(x.wrapper.ResponseWriter)
 	past := time.Unix(1, 0)
-	_ = rc.SetWriteDeadline(past) //nolint:errcheck // where it is not supported, the other is
-	_ = rc.SetReadDeadline(past)  //nolint:errcheck // as above
+	_ = rc.SetWriteDeadline(past) // where it is not supported, the other is
+	_ = rc.SetReadDeadline(past)  // as above
 }
 
 func (x *exchange) endStream() {

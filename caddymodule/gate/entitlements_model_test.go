@@ -62,10 +62,10 @@ func interleave(t *testing.T, seed uint64, steps, size int) (failed string) {
 	for range steps {
 		mu.Lock()
 		what, subject := random.IntN(20), subjects[random.IntN(len(subjects))]
-		switch {
-		case what == 0:
+		switch what {
+		case 0:
 			subject = "plan:x"
-		case what == 1:
+		case 1:
 			subject = "*"
 		}
 		pause := time.Duration(random.IntN(4)) * time.Millisecond

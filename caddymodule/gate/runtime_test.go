@@ -25,7 +25,7 @@ func TestWatchAppliesChanges(t *testing.T) {
 		}
 		rule := applied(quota.Rule{Name: "make", Spends: spend("jobs", 1)})
 		h.request(t, alice)
-		h.denied(t, h.caller(t, alice), rule)
+		_ = h.denied(t, h.caller(t, alice), rule)
 		for _, subject := range []quota.Subject{alice, quota.AllSubjects} {
 			h.rt.Flush(t.Context())
 			h.records.mu.Lock()
@@ -44,7 +44,7 @@ func TestWatchAppliesChanges(t *testing.T) {
 				t.Errorf("%d applied, want %d", n, v)
 			}
 			h.request(t, alice)
-			h.denied(t, h.caller(t, alice), rule)
+			_ = h.denied(t, h.caller(t, alice), rule)
 		}
 		if n := h.rt.Stats.Changes.Load(); n != 2 {
 			t.Errorf("%d changes told, want 2", n)

@@ -2,6 +2,7 @@ package integration
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -202,7 +203,7 @@ func TestOpenStreamsOfASuspendedUserAreClosed(t *testing.T) {
 	}{"event stream": {events, eventsIn}, "websocket": {socket, socketIn}} {
 		_ = c.SetReadDeadline(time.Now().Add(5 * time.Second))
 		_, err := io.Copy(io.Discard, c.in)
-		if timeout, ok := err.(net.Error); ok && timeout.Timeout() {
+		if timeout := net.Error(nil); errors.As(err, &timeout) && timeout.Timeout() {
 			t.Errorf("the %s was still open after 5 s", name)
 		}
 	}

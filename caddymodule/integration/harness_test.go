@@ -60,7 +60,7 @@ type gateway struct {
 	admin string
 	log   *os.File
 	env   []string
-	extra []string // environment
+	extra []string      // environment
 	done  chan struct{} // closed when the process has ended
 }
 
@@ -243,20 +243,6 @@ func (g *gateway) reload() error {
 		return fmt.Errorf("reloading: %d %s", res.StatusCode, body)
 	}
 	return nil
-}
-
-// caddy runs a command of the same build with the gateway's environment.
-func (g *gateway) caddy(args ...string) (string, error) {
-	path, err := binary()
-	if err != nil {
-		return "", err
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
-	defer cancel()
-	cmd := exec.CommandContext(ctx, path, args...)
-	cmd.Env = g.env
-	out, err := cmd.CombinedOutput()
-	return string(out), err
 }
 
 // reply is an answer, read to its end.

@@ -127,7 +127,7 @@ func readInput(cmd *cobra.Command, name string, limit int64) (b []byte, err erro
 		if err != nil {
 			return nil, err
 		}
-		defer f.Close() //nolint:errcheck // it was only read
+		defer f.Close() // it was only read
 		in = f
 	}
 	b, err = io.ReadAll(io.LimitReader(in, limit+1))

@@ -278,12 +278,12 @@ func httpFetch(rawURL string) fetch {
 			}
 			return "", fmt.Errorf("fetching the key set: %w", err)
 		}
-		return readKeySet(resp)
+		text, err := readKeySet(resp)
+		return text, errors.Join(err, resp.Body.Close())
 	}
 }
 
 func readKeySet(resp *http.Response) (text string, err error) {
-	defer func() { err = errors.Join(err, resp.Body.Close()) }()
 	if resp.StatusCode != http.StatusOK {
 		return "", fmt.Errorf("fetching the key set: the answer is %s", resp.Status)
 	}

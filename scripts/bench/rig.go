@@ -51,7 +51,7 @@ func newRig(ctx context.Context, dir string, o options) (*rig, error) {
 			return nil, err
 		}
 	}
-	backend, err := net.Listen("tcp", "127.0.0.1:0")
+	backend, err := (&net.ListenConfig{}).Listen(ctx, "tcp", "127.0.0.1:0")
 	if err != nil {
 		return nil, err
 	}
@@ -127,10 +127,10 @@ http://:{$PORT} {
 func start(ctx context.Context, dir, name, binary, gogc, config string) (*process, error) {
 	p := &process{}
 	var err error
-	if p.addr, err = freeAddr(); err != nil {
+	if p.addr, err = freeAddr(ctx); err != nil {
 		return nil, err
 	}
-	if p.admin, err = freeAddr(); err != nil {
+	if p.admin, err = freeAddr(ctx); err != nil {
 		return nil, err
 	}
 	file := filepath.Join(dir, name+".Caddyfile")
@@ -154,7 +154,7 @@ func start(ctx context.Context, dir, name, binary, gogc, config string) (*proces
 	}
 	deadline := time.Now().Add(30 * time.Second)
 	for time.Now().Before(deadline) {
-		conn, err := net.Dial("tcp", p.addr)
+		conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", p.addr)
 		if err == nil {
 			return p, conn.Close()
 		}
@@ -214,10 +214,10 @@ func (r *rig) client(ctx context.Context, number, n int) (took [2][]time.Duratio
 	var conns [2]net.Conn
 	var readers [2]*bufio.Reader
 	for i, p := range []*process{r.ours, r.plain} {
-		if conns[i], err = net.Dial("tcp", p.addr); err != nil {
+		if conns[i], err = (&net.Dialer{}).DialContext(ctx, "tcp", p.addr); err != nil {
 			return took, err
 		}
-		defer conns[i].Close() //nolint:errcheck // done with it
+		defer conns[i].Close() // done with it
 		readers[i] = bufio.NewReader(conns[i])
 	}
 	for i := range n {
@@ -246,7 +246,7 @@ func roundTrip(conn net.Conn, in *bufio.Reader, token string) error {
 	if err != nil {
 		return err
 	}
-	defer res.Body.Close() //nolint:errcheck // read to its end
+	defer res.Body.Close() // read to its end
 	n, err := io.Copy(io.Discard, res.Body)
 	if err != nil {
 		return err
@@ -271,13 +271,13 @@ func (r *rig) profile(ctx context.Context, p *process, file string) (wait func()
 			fmt.Fprintln(os.Stderr, "profiling:", err)
 			return
 		}
-		defer res.Body.Close() //nolint:errcheck // read to its end
+		defer res.Body.Close() // read to its end
 		out, err := os.Create(file)
 		if err != nil {
 			fmt.Fprintln(os.Stderr, "profiling:", err)
 			return
 		}
-		defer out.Close() //nolint:errcheck // copied below
+		defer out.Close() // copied below
 		_, _ = io.Copy(out, res.Body)
 	}()
 	return func() { <-done }
@@ -322,11 +322,11 @@ func pin(pid, core int) error {
 }
 
 // freeAddr is a loopback address that nobody listens on.
-func freeAddr() (string, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+func freeAddr(ctx context.Context) (string, error) {
+	l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", "127.0.0.1:0")
 	if err != nil {
 		return "", err
 	}
-	defer l.Close() //nolint:errcheck // only its port was wanted
+	defer l.Close() // only its port was wanted
 	return l.Addr().String(), nil
 }
