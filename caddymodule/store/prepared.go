@@ -8,9 +8,9 @@ import (
 	"github.com/quotagate/quotagate/caddymodule/store/sqlgen"
 )
 
-// prepared runs the statements of one transaction, each prepared when it is
+// prepared runs the statements of one SQLite transaction, each prepared when it is
 // first used: a flush runs the same few for hundreds of rows, and SQLite would
-// compile the text anew for each.
+// compile the text anew for each. The driver of Postgres does this by itself.
 type prepared struct {
 	*sql.Tx
 	statements map[string]*sql.Stmt
@@ -22,8 +22,14 @@ func prepare(tx *sql.Tx) *prepared {
 	return &prepared{Tx: tx, statements: map[string]*sql.Stmt{}}
 }
 
-// ExecContext implements sqlgen.DBTX.
+// ExecContext implements sqlgen.DBTX. The context is looked at before each
+// statement and not during it: SQLite's driver would start a goroutine each
+// time to watch one that may end.
 func (p *prepared) ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	ctx = context.WithoutCancel(ctx)
 	stmt, ok := p.statements[query]
 	if !ok {
 		var err error

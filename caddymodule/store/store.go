@@ -131,12 +131,7 @@ func (s *Store) writeOnce(ctx context.Context, f func(q *sqlgen.Queries) error) 
 	if err != nil {
 		return fmt.Errorf("beginning a transaction: %w", err)
 	}
-	p := prepare(tx)
-	err = f(sqlgen.New(p))
-	if end := p.close(); err == nil && end != nil {
-		err = fmt.Errorf("closing statements: %w", end)
-	}
-	if err != nil {
+	if err := s.run(tx, f); err != nil {
 		if end := tx.Rollback(); end != nil && !errors.Is(end, sql.ErrTxDone) {
 			return errors.Join(err, fmt.Errorf("rolling back: %w", end))
 		}
@@ -146,6 +141,19 @@ func (s *Store) writeOnce(ctx context.Context, f func(q *sqlgen.Queries) error) 
 		return fmt.Errorf("committing: %w", err)
 	}
 	return nil
+}
+
+// run calls f with the transaction's queries.
+func (s *Store) run(tx *sql.Tx, f func(q *sqlgen.Queries) error) error {
+	if s.engine != SQLite {
+		return f(sqlgen.New(tx))
+	}
+	p := prepare(tx)
+	err := f(sqlgen.New(p))
+	if end := p.close(); err == nil && end != nil {
+		err = fmt.Errorf("closing statements: %w", end)
+	}
+	return err
 }
 
 // retryable recognizes serialization_failure and deadlock_detected.

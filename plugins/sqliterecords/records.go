@@ -131,10 +131,18 @@ func (r *Records) Watch(ctx context.Context, after int64, deliver func([]quota.C
 			err = errors.Join(err, fmt.Errorf("watching records: %w", closing))
 		}
 	}()
+	// Asked fifty times a second: compiled once, and without a context that may
+	// end, for which the driver would start a goroutine each time.
+	asking := context.WithoutCancel(ctx)
+	pragma, err := conn.PrepareContext(asking, "PRAGMA data_version")
+	if err != nil {
+		return fmt.Errorf("watching records: %w", err)
+	}
+	defer func() { err = errors.Join(err, pragma.Close()) }()
 	known := int64(-1)
-	return r.store.Poll(ctx, after, pollEvery, func(ctx context.Context) (bool, error) {
+	return r.store.Poll(ctx, after, pollEvery, func(context.Context) (bool, error) {
 		var version int64
-		if err := conn.QueryRowContext(ctx, "PRAGMA data_version").Scan(&version); err != nil {
+		if err := pragma.QueryRowContext(asking).Scan(&version); err != nil {
 			return false, fmt.Errorf("reading data_version: %w", err)
 		}
 		moved := version != known
