@@ -34,8 +34,14 @@ func TestReserveDoesNotAllocate(t *testing.T) {
 	}
 }
 
-func BenchmarkReserve(b *testing.B) {
-	e, err := Open(Options{Dir: b.TempDir()})
+func BenchmarkReserve(b *testing.B) { benchReserve(b, openLogFile) }
+
+// BenchmarkReservePlain writes each record with a system call.
+func BenchmarkReservePlain(b *testing.B) { benchReserve(b, openPlain) }
+
+func benchReserve(b *testing.B, open fileOpener) {
+	b.Helper()
+	e, err := Open(Options{Dir: b.TempDir(), open: open})
 	if err != nil {
 		b.Fatal(err)
 	}

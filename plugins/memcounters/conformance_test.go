@@ -62,6 +62,16 @@ func TestConformance(t *testing.T) {
 	})
 }
 
+// TestConformancePlain counts with a log that is written to, not stored in.
+func TestConformancePlain(t *testing.T) {
+	t.Parallel()
+	gatetest.RunCounters(t, func(t *testing.T) *gatetest.Counters {
+		clock := newFakeClock()
+		e := openTest(t, Options{Dir: t.TempDir(), Now: clock.now, open: openPlain})
+		return &gatetest.Counters{Engine: e, Now: clock.now, Advance: clock.advance}
+	})
+}
+
 // TestConformanceRealClock also rewrites the log all the time.
 func TestConformanceRealClock(t *testing.T) {
 	t.Parallel()

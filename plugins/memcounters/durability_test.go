@@ -3,8 +3,10 @@ package memcounters
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -118,30 +120,51 @@ func TestTornTailIsOrdinary(t *testing.T) {
 	clock := newFakeClock()
 	e := openTest(t, Options{Dir: t.TempDir(), Now: clock.now})
 	c := rateCharge("user:a", "api", 9, time.Hour)
-	name := filepath.Base(e.shard(c.Key.Digest).log.path)
+	log := &e.shard(c.Key.Digest).log
 	reserve(t, e, nil, c)
-	whole := e.shard(c.Key.Digest).log.size
+	whole := log.size
 	reserve(t, e, nil, c)
-	for cut := whole; cut < e.shard(c.Key.Digest).log.size; cut++ {
-		dir := crash(t, e)
-		if err := os.Truncate(filepath.Join(dir, name), cut); err != nil {
-			t.Fatal(err)
+	b, err := os.ReadFile(log.path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for cut := whole; cut < log.size; cut++ {
+		// A write(2) stops where the file then ends. A store leaves a payload in
+		// part or whole, in whatever order it was copied, and no header.
+		written := b[:cut]
+		stored, backward := slices.Clone(b), slices.Clone(b)
+		clear(stored[whole : whole+frameHeader])
+		clear(stored[max(cut, whole+frameHeader):])
+		clear(backward[whole:max(cut, whole+frameHeader)])
+		ways := map[string][]byte{"written": written}
+		if cut%5 == 0 {
+			ways["stored"], ways["stored backward"] = stored, backward
 		}
+		for how, b := range ways {
+			t.Run(fmt.Sprintf("%s to %d", how, cut), func(t *testing.T) {
+				dir := crash(t, e)
+				writeSparse(t, filepath.Join(dir, filepath.Base(log.path)), b)
+				checkTorn(t, dir, clock, c)
+			})
+		}
+	}
+}
+
+// checkTorn opens a log that ends with one good record of c and a torn one.
+func checkTorn(t *testing.T, dir string, clock *fakeClock, c quota.Charge) {
+	t.Helper()
+	for used := int64(1); used <= 2; used++ {
 		core, logs := observer.New(zapcore.DebugLevel)
-		again, err := Open(Options{Dir: dir, Now: clock.now, Log: zap.New(core)})
+		e, err := Open(Options{Dir: dir, Now: clock.now, Log: zap.New(core)})
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got := peekRate(t, again, c); got != 1 || logs.Len() != 0 {
-			t.Fatalf("cut at %d: used %d, want 1; logged %v", cut, got, logs.All())
+		if got := peekRate(t, e, c); got != used || logs.Len() != 0 {
+			t.Fatalf("restart %d: used %d; logged %v", used, got, logs.All())
 		}
-		reserve(t, again, nil, c) // goes behind what is whole
-		if err := again.Close(); err != nil {
+		reserve(t, e, nil, c) // goes behind what is whole
+		if err := e.Close(); err != nil {
 			t.Fatal(err)
-		}
-		again = openTest(t, Options{Dir: dir, Now: clock.now})
-		if got := peekRate(t, again, c); got != 2 {
-			t.Fatalf("cut at %d: used %d after another restart, want 2", cut, got)
 		}
 	}
 }
@@ -157,14 +180,32 @@ func TestCorruptLogIsSetAside(t *testing.T) {
 	reserve(t, e, nil, c)
 	reserve(t, e, nil, c)
 
-	dir := crash(t, e)
-	path := filepath.Join(dir, name)
+	for fault, damage := range map[string]func(b []byte){
+		"a bit":              func(b []byte) { b[frameHeader+3] ^= 0x40 },
+		"a length":           func(b []byte) { b[0] ^= 0x08 },
+		"a length too large": func(b []byte) { b[3] = 0xff },
+		"a hole":             func(b []byte) { clear(b[:frameHeader+16]) },
+	} {
+		t.Run(fault, func(t *testing.T) {
+			dir := crash(t, e)
+			path := filepath.Join(dir, name)
+			b, err := os.ReadFile(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			damage(b[whole:])
+			writeSparse(t, path, b)
+			checkSetAside(t, path, clock, c)
+		})
+	}
+}
+
+// checkSetAside opens a log with one good record of c before a corrupt one.
+func checkSetAside(t *testing.T, path string, clock *fakeClock, c quota.Charge) {
+	t.Helper()
+	dir := filepath.Dir(path)
 	b, err := os.ReadFile(path)
 	if err != nil {
-		t.Fatal(err)
-	}
-	b[whole+frameHeader+3] ^= 0x40
-	if err := os.WriteFile(path, b, 0o600); err != nil {
 		t.Fatal(err)
 	}
 	for restart, warnings := range []int{1, 0} {
@@ -271,18 +312,21 @@ func TestTicker(t *testing.T) {
 
 func TestLogStaysShort(t *testing.T) {
 	t.Parallel()
-	e := openTest(t, Options{Dir: t.TempDir(), SnapshotBytes: 1 << 10})
+	e := openTest(t, Options{Dir: t.TempDir(), SnapshotBytes: 8 << 10})
 	c := usageCharge("user:a", "jobs", quota.PeriodMonth)
 	for range 2000 {
 		reserve(t, e, nil, c)
 	}
 	e.maintain()
+	if got := e.shard(c.Key.Digest).log.size; got > 1<<10 {
+		t.Fatalf("the log has %d bytes after a snapshot", got)
+	}
 	info, err := os.Stat(e.shard(c.Key.Digest).log.path)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if info.Size() > 1<<10 {
-		t.Fatalf("the log has %d bytes after a snapshot", info.Size())
+	if info.Size() > 8<<10 {
+		t.Fatalf("the log file has %d bytes after a snapshot", info.Size())
 	}
 	reserve(t, e, nil, c)
 	again, records := openTest(t, Options{Dir: crash(t, e)}), make(ledger)
@@ -319,6 +363,7 @@ func TestOpenRefuses(t *testing.T) {
 
 	for name, b := range map[string][]byte{
 		"version 9": []byte("qgcnt\x09\x00\x20"),
+		"version 1": []byte("qgcnt\x01\x00\x20"),
 		"not a log": []byte("something else"),
 	} {
 		dir := t.TempDir()

@@ -1,6 +1,7 @@
 package memcounters
 
 import (
+	"bytes"
 	"errors"
 	"io"
 	"os"
@@ -127,7 +128,8 @@ func (l ledger) rows(epoch string) []quota.Total {
 	return rows
 }
 
-// crash copies an engine's files as a kill would leave them.
+// crash copies an engine's files as a kill would leave them: what another process
+// can read in them now.
 func crash(t *testing.T, e *Engine) string {
 	t.Helper()
 	dir := t.TempDir()
@@ -140,29 +142,40 @@ func crash(t *testing.T, e *Engine) string {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := os.WriteFile(filepath.Join(dir, filepath.Base(from)), b, 0o600); err != nil {
-			t.Fatal(err)
-		}
+		writeSparse(t, filepath.Join(dir, filepath.Base(from)), b)
 	}
 	return dir
 }
 
+// writeSparse writes a file without taking room for the zeros at its end.
+func writeSparse(t *testing.T, path string, b []byte) {
+	t.Helper()
+	if err := os.WriteFile(path, bytes.TrimRight(b, "\x00"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Truncate(path, int64(len(b))); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // disk is a file system with a number of bytes left, and counts fsyncs.
 type disk struct {
-	left  atomic.Int64
-	syncs atomic.Int64
+	// opener opens the files below: those that are written to, unless it is set.
+	opener fileOpener
+	left   atomic.Int64
+	syncs  atomic.Int64
 	// syncErr makes fsync fail while it is set.
 	syncErr atomic.Bool
 }
 
 func newDisk(left int64) *disk {
-	d := new(disk)
+	d := &disk{opener: openPlain}
 	d.left.Store(left)
 	return d
 }
 
-func (d *disk) open(path string, truncate bool) (logFile, error) {
-	f, err := openLogFile(path, truncate)
+func (d *disk) open(path string, at, segment int64) (logFile, error) {
+	f, err := d.opener(path, at, segment)
 	if err != nil {
 		return nil, err
 	}

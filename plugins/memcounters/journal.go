@@ -8,31 +8,63 @@ import (
 	"path/filepath"
 )
 
-// logFile is what a journal needs of an open file; tests put failing ones in its place.
+// logFile is what a journal needs of an open file; tests put failing ones in its
+// place. Write appends a whole number of frames (or a header and frames): they
+// outlive this process when it returns, and after a kill before that the file is
+// read as if none of them had been written. It fails where there is no room.
 type logFile interface {
 	io.Writer
+	// Sync brings what was written to the disk.
 	Sync() error
 	io.Closer
 }
 
-// fileOpener opens a log file for appending; truncate begins a new one.
-type fileOpener func(path string, truncate bool) (logFile, error)
+// fileOpener opens a log file for appending at the offset at, behind which it
+// holds nothing but zeros; at 0 it begins a new file. Where room is reserved, it
+// is reserved by segments of the given length.
+type fileOpener func(path string, at, segment int64) (logFile, error)
 
-func openLogFile(path string, truncate bool) (logFile, error) {
-	flags := os.O_WRONLY | os.O_CREATE | os.O_APPEND
-	if truncate {
-		flags |= os.O_TRUNC
+// openFlags are those that a log file is opened with.
+func openFlags(at int64) int {
+	if at == 0 {
+		return os.O_RDWR | os.O_CREATE | os.O_TRUNC
 	}
-	return os.OpenFile(path, flags, 0o600)
+	return os.O_RDWR
+}
+
+// plainFile is a log file to which each record is written with a system call of
+// its own: for systems and file systems that cannot map it into memory.
+type plainFile struct {
+	*os.File
+	end int64 // where the next record goes
+}
+
+func openPlain(path string, at, _ int64) (logFile, error) {
+	f, err := os.OpenFile(path, openFlags(at), 0o600)
+	if err != nil {
+		return nil, err
+	}
+	return &plainFile{File: f, end: at}, nil
+}
+
+// Write appends b with one pwrite(2): a kill leaves it whole, absent or torn at
+// the end of what was written, never mixed with another.
+func (p *plainFile) Write(b []byte) (int, error) {
+	n, err := p.WriteAt(b, p.end)
+	p.end += int64(n)
+	return n, err
 }
 
 // journal is the log of one shard. All fields are guarded by the shard's mutex.
 type journal struct {
 	path string
 	file logFile
+	// segment is by how much room is reserved.
+	segment int64
 	// frame is the frame that is being built; its memory is kept.
 	frame []byte
-	// size is the file's length, base what it was after the last snapshot.
+	// size is the length of what was written, base what it was after the last
+	// snapshot. The file may be longer: room is reserved in it.
 	size, base int64
 	// unsynced reports that the file was written to since the last fsync.
 	unsynced bool
@@ -46,13 +78,12 @@ type journal struct {
 
 func (j *journal) begin() { j.frame = beginFrame(j.frame) }
 
-// commit writes the frame with one write(2), so that a kill leaves it whole or
-// torn at the end, never mixed with another.
+// commit appends the frame: a kill leaves it whole or not at all.
 func (j *journal) commit() {
 	if len(j.frame) <= frameHeader {
 		return
 	}
-	endFrame(j.frame)
+	j.frame = endFrame(j.frame)
 	if j.copying {
 		j.tail = append(j.tail, j.frame...)
 	}
@@ -84,9 +115,9 @@ func tempPath(path string) string { return path + ".tmp" }
 
 // writeImage writes a snapshot beside the log and brings it to the disk. The
 // caller holds no lock: no request waits for the disk.
-func writeImage(open fileOpener, path string, image []byte) (f logFile, err error) {
+func writeImage(open fileOpener, path string, segment int64, image []byte) (f logFile, err error) {
 	temp := tempPath(path)
-	f, err = open(temp, true)
+	f, err = open(temp, 0, segment)
 	if err != nil {
 		return nil, fmt.Errorf("opening a snapshot: %w", err)
 	}
@@ -111,9 +142,12 @@ func discard(f io.Closer, path string) error {
 // place. The caller holds the shard's mutex.
 func (j *journal) swap(f logFile, imageSize int64) error {
 	temp := tempPath(j.path)
-	n, err := f.Write(j.tail)
-	if err == nil && n < len(j.tail) {
-		err = io.ErrShortWrite
+	var err error
+	if len(j.tail) > 0 {
+		var n int
+		if n, err = f.Write(j.tail); err == nil && n < len(j.tail) {
+			err = io.ErrShortWrite
+		}
 	}
 	if err == nil {
 		err = os.Rename(temp, j.path)

@@ -17,6 +17,9 @@ import (
 // childEnv names the folder in which the test binary counts until it is killed.
 const childEnv = "QUOTAGATE_TEST_COUNTERS_CHILD"
 
+// plainEnv makes it write to its log where it would else store in it.
+const plainEnv = "QUOTAGATE_TEST_COUNTERS_PLAIN"
+
 const (
 	killWorkers = 8
 	killRounds  = 12
@@ -50,7 +53,11 @@ func runChild() bool {
 	if dir == "" {
 		return false
 	}
-	e, err := Open(Options{Dir: dir, SnapshotBytes: 16 << 10})
+	o := Options{Dir: dir, SnapshotBytes: 16 << 10}
+	if os.Getenv(plainEnv) != "" {
+		o.open = openPlain
+	}
+	e, err := Open(o)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
@@ -91,10 +98,10 @@ func acknowledgeTo(w io.Writer, what byte, worker int) {
 
 // killLoad runs a child until it has acknowledged n calls, kills it, and adds
 // to the counts all that it acknowledged.
-func killLoad(t *testing.T, dir string, n int, reserved, refunded *[killWorkers]int64) {
+func killLoad(t *testing.T, dir, plain string, n int, reserved, refunded *[killWorkers]int64) {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), os.Args[0])
-	cmd.Env = append(os.Environ(), childEnv+"="+dir)
+	cmd.Env = append(os.Environ(), childEnv+"="+dir, plainEnv+"="+plain)
 	cmd.Stderr = os.Stderr
 	out, err := cmd.StdoutPipe()
 	if err != nil {
@@ -134,11 +141,20 @@ func killLoad(t *testing.T, dir string, n int, reserved, refunded *[killWorkers]
 // most the call in flight is counted beyond that.
 func TestKill(t *testing.T) {
 	t.Parallel()
+	for name, plain := range map[string]string{"stored": "", "written": "1"} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			testKill(t, plain)
+		})
+	}
+}
+
+func testKill(t *testing.T, plain string) {
 	dir := t.TempDir()
 	var reserved, refunded [killWorkers]int64
 	records := make(ledger)
 	for round := range killRounds {
-		killLoad(t, dir, 300+round*517, &reserved, &refunded)
+		killLoad(t, dir, plain, 300+round*517, &reserved, &refunded)
 		e, err := Open(Options{Dir: dir})
 		if err != nil {
 			t.Fatal(err)

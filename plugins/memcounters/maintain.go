@@ -108,10 +108,10 @@ func (e *Engine) snapshot(index int) (swapped bool, err error) {
 	s.mu.Lock()
 	image := e.image(s, index, e.now())
 	s.log.copying, s.log.tail = true, s.log.tail[:0]
-	path := s.log.path
+	path, segment := s.log.path, s.log.segment
 	s.mu.Unlock()
 
-	f, err := writeImage(e.opts.open, path, image)
+	f, err := writeImage(e.opts.open, path, segment, image)
 
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -176,7 +176,7 @@ func (w *imageWriter) room() []byte {
 }
 
 func (w *imageWriter) flush() {
-	endFrame(w.frame)
+	w.frame = endFrame(w.frame)
 	w.b = append(w.b, w.frame...)
 	w.frame = w.frame[:0]
 }

@@ -55,23 +55,20 @@ func (m *Module) Validate() error {
 	return nil
 }
 
-// Key identifies the open counters: the log's folder, absolute. Without the
-// option log it is "memory:", of which a host with several state folders opens
-// one for each.
-func (m *Module) Key() string {
+// Key is the log's folder: who names the same one shares its counters.
+func (m *Module) Key(stateDir string) string { return "memory|" + m.folder(stateDir) }
+
+// folder is the log's folder, absolute.
+func (m *Module) folder(stateDir string) string {
 	if m.dir != "" {
 		return m.dir
 	}
-	return "memory:"
+	return filepath.Join(stateDir, defaultFolder)
 }
 
 // Open opens the log and begins to count.
 func (m *Module) Open(_ context.Context, env caddymodule.Env) (caddymodule.Counters, error) {
-	dir := m.dir
-	if dir == "" {
-		dir = filepath.Join(env.StateDir, defaultFolder)
-	}
-	e, err := Open(Options{Dir: dir, Log: env.Log})
+	e, err := Open(Options{Dir: m.folder(env.StateDir), Log: env.Log})
 	if err != nil {
 		return nil, err
 	}

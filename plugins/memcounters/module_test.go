@@ -44,7 +44,7 @@ func TestModuleOpens(t *testing.T) {
 	t.Setenv("QUOTAGATE_TEST_STATE", t.TempDir())
 	state := t.TempDir()
 	for text, want := range map[string]string{
-		"": "memory:", "{env.QUOTAGATE_TEST_STATE}/log": "log", "relative": "relative",
+		"": "counters", "{env.QUOTAGATE_TEST_STATE}/log": "log", "relative": "relative",
 	} {
 		m := &Module{Log: text}
 		if err := m.Provision(caddy.Context{}); err != nil {
@@ -53,7 +53,7 @@ func TestModuleOpens(t *testing.T) {
 		if err := m.Validate(); err != nil {
 			t.Fatal(err)
 		}
-		if key := m.Key(); filepath.Base(key) != want || (text != "" && !filepath.IsAbs(key)) {
+		if key := m.Key(state); filepath.Base(key) != want || !filepath.IsAbs(strings.TrimPrefix(key, "memory|")) {
 			t.Errorf("log %q has the key %q", text, key)
 		}
 		if text == "relative" {

@@ -1,6 +1,7 @@
 package memcounters
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -10,13 +11,17 @@ import (
 )
 
 // A log file is a header and then frames. A frame is the length of its payload,
-// the CRC-32C of the payload (both 32 bits, little endian) and the payload: one
-// or more items. A frame counts whole or not at all, so that what one request
-// took of a shard is never replayed in part.
+// the CRC-32C of the payload (both 32 bits, little endian), the payload (one or
+// more items) and zeros up to a multiple of 8 bytes: so that a frame's header can
+// be stored at once, after its payload. A frame counts whole or not at all, so
+// that what one request took of a shard is never replayed in part. Behind the
+// last frame a file may hold zeros: room that is reserved.
 const (
-	logVersion  = 1
+	logVersion  = 2
 	headerSize  = 8 // "qgcnt", version, shard, number of shards
 	frameHeader = 8
+	// frameAlign divides the length of each frame, and of the file's header.
+	frameAlign = 8
 	// maxFrame is a sanity bound: a longer frame is corrupt.
 	maxFrame = 1 << 28
 	// imageFrame is about how long the frames of a snapshot are.
@@ -51,11 +56,15 @@ func beginFrame(b []byte) []byte {
 	return append(b[:0], 0, 0, 0, 0, 0, 0, 0, 0)
 }
 
-// endFrame fills in the header of the one frame in b.
-func endFrame(b []byte) {
+// endFrame fills in the header of the one frame in b, and pads it.
+func endFrame(b []byte) []byte {
 	payload := b[frameHeader:]
 	binary.LittleEndian.PutUint32(b, uint32(len(payload)))
 	binary.LittleEndian.PutUint32(b[4:], crc32.Checksum(payload, crcTable()))
+	for len(b)%frameAlign != 0 {
+		b = append(b, 0)
+	}
+	return b
 }
 
 func appendString(b []byte, s string) []byte {
@@ -221,11 +230,12 @@ func (d *decoder) next() (item, error) {
 	return it, nil
 }
 
-// logEnd says how a log file ended.
+// logEnd says how a log file ended. Where it is neither torn nor corrupt, there
+// are only zeros behind what was read, or nothing.
 type logEnd struct {
 	// good is the length of what was read.
 	good int64
-	// torn reports that a write was cut off by the end of the process: ordinary.
+	// torn reports that an append was cut off by the end of the process: ordinary.
 	// corrupt reports that a record before the end cannot be read.
 	torn, corrupt bool
 }
@@ -235,36 +245,48 @@ type logEnd struct {
 func readFrames(b []byte, apply func(payload []byte) error) logEnd {
 	off := headerSize
 	for off < len(b) {
-		rest := b[off:]
-		if len(rest) < frameHeader {
-			return logEnd{good: int64(off), torn: true}
+		payload, size := frameAt(b[off:])
+		if payload == nil || apply(payload) != nil {
+			return endAt(b, off)
 		}
-		n := int64(binary.LittleEndian.Uint32(rest))
-		if n > maxFrame {
-			return logEnd{good: int64(off), corrupt: true}
-		}
-		end := frameHeader + n
-		if end > int64(len(rest)) || allZero(rest) {
-			return logEnd{good: int64(off), torn: true}
-		}
-		payload := rest[frameHeader:end]
-		sum := binary.LittleEndian.Uint32(rest[4:])
-		if n == 0 || crc32.Checksum(payload, crcTable()) != sum || apply(payload) != nil {
-			last := end == int64(len(rest))
-			return logEnd{good: int64(off), torn: last, corrupt: !last}
-		}
-		off += int(end)
+		off += size
 	}
 	return logEnd{good: int64(off)}
 }
 
-// allZero reports what a power loss leaves: a file that is longer than what was
-// written to the disk.
-func allZero(b []byte) bool {
-	for _, c := range b {
-		if c != 0 {
-			return false
+// frameAt is the payload of the frame that b begins with, and the frame's
+// length; nil where b does not begin with a whole frame.
+func frameAt(b []byte) (payload []byte, size int) {
+	if len(b) < frameHeader {
+		return nil, 0
+	}
+	n := int64(binary.LittleEndian.Uint32(b))
+	padded := (frameHeader + n + frameAlign - 1) / frameAlign * frameAlign
+	if n == 0 || n > maxFrame || padded > int64(len(b)) {
+		return nil, 0
+	}
+	payload = b[frameHeader : frameHeader+n]
+	if crc32.Checksum(payload, crcTable()) != binary.LittleEndian.Uint32(b[4:]) {
+		return nil, 0
+	}
+	return payload, int(padded)
+}
+
+// endAt tells why there is no frame to read at off: because the file ends there,
+// because the process that wrote one was killed, which leaves any bytes of it but
+// no frame behind it, or because the file was damaged.
+func endAt(b []byte, off int) logEnd {
+	end := logEnd{good: int64(off)}
+	used := off + len(bytes.TrimRight(b[off:], "\x00"))
+	if used == off {
+		return end
+	}
+	for next := off + frameAlign; next < used; next += frameAlign {
+		if payload, _ := frameAt(b[next:]); payload != nil {
+			end.corrupt = true
+			return end
 		}
 	}
-	return true
+	end.torn = true
+	return end
 }

@@ -1,6 +1,7 @@
 package memcounters
 
 import (
+	"bytes"
 	"testing"
 
 	"github.com/quotagate/quotagate/caddymodule/quota"
@@ -16,27 +17,30 @@ func FuzzReadFrames(f *testing.F) {
 	frame = appendForgot(frame, onceKey{c.Key, c.Key.Digest})
 	frame = appendReset(frame, windowKey{c.Key.Digest, "api"})
 	frame = appendClock(appendEpoch(frame, itemDropped, "e"), -5)
-	endFrame(frame)
+	frame = endFrame(frame)
 	header := appendHeader(nil, 0, shards)
 	f.Add(append(header, frame...))
 	f.Add(append(append(header, frame...), frame[:20]...))
 	f.Add(append(header, 0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0))
 	f.Add(append(header, make([]byte, 64)...))
+	f.Add(append(append(append(header, frame...), make([]byte, 64)...), frame...))
+	f.Add(append(append(append(header, make([]byte, 8)...), frame[frameHeader:40]...), make([]byte, 64)...))
 	f.Add(header)
 	f.Fuzz(func(t *testing.T, b []byte) {
 		if len(b) < headerSize {
 			return
 		}
 		var s shard
-		s.init("")
+		s.init("", minSegment)
 		l := loading{epochs: map[string]bool{}}
 		r := replay{shard: &s, loading: &l, epochs: map[string]bool{}}
 		end := readFrames(b, r.frame)
 		if end.good < headerSize || end.good > int64(len(b)) || (end.torn && end.corrupt) {
 			t.Fatalf("%+v of %d bytes", end, len(b))
 		}
-		if !end.torn && !end.corrupt && end.good != int64(len(b)) {
-			t.Fatalf("stopped at %d of %d bytes without a fault", end.good, len(b))
+		rest := bytes.Trim(b[end.good:], "\x00")
+		if ended := len(rest) == 0; ended != (!end.torn && !end.corrupt) {
+			t.Fatalf("%+v with %d bytes behind it that are not zero", end, len(rest))
 		}
 	})
 }
@@ -49,7 +53,7 @@ func FuzzItems(f *testing.F) {
 	f.Add([]byte("r"))
 	f.Fuzz(func(t *testing.T, payload []byte) {
 		var s shard
-		s.init("")
+		s.init("", minSegment)
 		l := loading{epochs: map[string]bool{}}
 		r := replay{shard: &s, loading: &l, epochs: map[string]bool{}}
 		if err := r.frame(payload); err != nil && (len(s.windows)+len(s.once)+len(s.retired)+len(r.epochs)) != 0 {

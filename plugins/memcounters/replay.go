@@ -24,13 +24,16 @@ func (e *Engine) load() error {
 	fresh := make([]bool, shards)
 	for i := range e.shards {
 		s := &e.shards[i]
-		s.init(e.logPath(i))
+		s.init(e.logPath(i), segmentFor(e.opts.SnapshotBytes))
 		var err error
 		if fresh[i], err = e.loadShard(s, i, &l); err != nil {
 			return err
 		}
 	}
-	e.opened = e.opts.Now()
+	e.opened = time.Now()
+	if e.opts.Now != nil {
+		e.opened = e.opts.Now()
+	}
 	e.base = e.opened.Round(0)
 	if newest := time.UnixMilli(l.newest); newest.After(e.base) {
 		e.opts.Log.Warn("the clock is behind the newest time in the counters' log: going on from there",
@@ -80,7 +83,7 @@ func (e *Engine) loadShard(s *shard, index int, l *loading) (fresh bool, err err
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return false, fmt.Errorf("reading the counters' log: %w", err)
 	}
-	fresh = len(b) < headerSize // a kill while the file was made leaves less
+	fresh = unmade(b)
 	if !fresh {
 		if err := checkHeader(path, b, index); err != nil {
 			return false, err
@@ -89,7 +92,7 @@ func (e *Engine) loadShard(s *shard, index int, l *loading) (fresh bool, err err
 			return false, err
 		}
 	}
-	s.log.file, err = e.opts.open(path, fresh)
+	s.log.file, err = e.opts.open(path, s.log.size, s.log.segment)
 	if err != nil {
 		return false, fmt.Errorf("opening the counters' log: %w", err)
 	}
@@ -121,6 +124,12 @@ func (e *Engine) replayFile(s *shard, b []byte, l *loading) (fresh bool, err err
 	}
 	s.log.size, s.log.base = end.good, 0
 	return false, nil
+}
+
+// unmade reports what a kill leaves of a file that was being made: the header is
+// written last.
+func unmade(b []byte) bool {
+	return len(b) < headerSize || string(b[:headerSize]) == string(make([]byte, headerSize))
 }
 
 func removeTemp(path string) error {

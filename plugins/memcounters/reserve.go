@@ -226,7 +226,12 @@ func (e *Engine) takeUsage(c *quota.Charge, o *quota.Outcome, r *ref, now int64)
 		return
 	}
 	s := e.shard(c.Key.Digest)
-	u := s.counter(c.Key, c.Account, c.End)
+	u := r.usage
+	if u == nil {
+		u = s.counter(c.Key, c.Account, c.End)
+	} else {
+		u.touch(c.Account, c.End)
+	}
 	u.spent += cost
 	if u.warm {
 		u.used += cost

@@ -86,27 +86,32 @@ type ref struct {
 	free   bool // its Once was charged already
 }
 
-func (s *shard) init(path string) {
+func (s *shard) init(path string, segment int64) {
 	s.windows = make(map[windowKey]*quota.Window)
 	s.usage = make(map[quota.Key]*usage)
 	s.once = make(map[onceKey]int64)
 	s.retired = make(map[string]map[quota.Key]*tally)
-	s.log.path = path
+	s.log.path, s.log.segment = path, segment
 }
 
-// counter is the usage counter of key, made where there is none. It keeps a copy
-// of the account: that may be a part of a request's token.
+// counter is the usage counter of key, made where there is none.
 func (s *shard) counter(k quota.Key, account quota.Subject, end int64) *usage {
 	u := s.usage[k]
 	if u == nil {
 		u = &usage{key: k}
 		s.usage[k] = u
 	}
+	u.touch(account, end)
+	return u
+}
+
+// touch keeps the counter in memory, and its account where that was not known:
+// a copy, for it may be a part of a request's token.
+func (u *usage) touch(account quota.Subject, end int64) {
 	if u.account == "" {
 		u.account, u.end = quota.Subject(strings.Clone(string(account))), end
 	}
 	u.touched = true
-	return u
 }
 
 func (s *shard) markDirty(u *usage) {
