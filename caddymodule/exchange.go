@@ -24,6 +24,7 @@ type exchange struct {
 	wrapper caddyhttp.ResponseWriterWrapper
 
 	h      *Handler
+	repl   *caddy.Replacer // nil outside of Caddy's server
 	caller gate.Caller
 	ticket *gate.Ticket // nil once settled
 	fields answer.Fields
@@ -53,6 +54,7 @@ func newExchange(h *Handler, w http.ResponseWriter, r *http.Request) *exchange {
 		x.origin = o[0]
 	}
 	if repl, ok := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer); ok {
+		x.repl = repl
 		repl.Map(x.placeholder)
 	}
 	return x
@@ -150,10 +152,7 @@ func (x *exchange) placeholder(key string) (any, bool) {
 	const remainingPrefix = "quota.remaining."
 	switch {
 	case key == "http.auth.user.id":
-		if x.caller.Principal == nil || x.caller.Principal.Anonymous() {
-			return nil, false
-		}
-		return x.caller.Principal.Subject.ID(), true
+		return x.userID(), true
 	case len(key) < len("quota.") || key[:len("quota.")] != "quota.":
 		return nil, false
 	case key == "quota.account":
@@ -172,6 +171,25 @@ func (x *exchange) placeholder(key string) (any, bool) {
 		return x.left(key[len(remainingPrefix):])
 	}
 	return nil, false
+}
+
+// userID is the verified user's id, empty for an anonymous caller. Caddy's access
+// log asks for it as well, and is not told unless log_subjects is on.
+func (x *exchange) userID() string {
+	if x.caller.Principal == nil || x.caller.Principal.Anonymous() || !x.h.app.LogSubjects && x.logging() {
+		return ""
+	}
+	return x.caller.Principal.Subject.ID()
+}
+
+// logging reports whether the request is over and the access log is written:
+// Caddy sets this placeholder for it, and for nothing else.
+func (x *exchange) logging() bool {
+	if x.repl == nil {
+		return false
+	}
+	_, ok := x.repl.Get("http.response.duration_ms")
+	return ok
 }
 
 func (x *exchange) left(scope string) (any, bool) {

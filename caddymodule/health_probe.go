@@ -53,6 +53,9 @@ func (p *probe) report(app *App) Report {
 	checks := map[string]Check{
 		"records": p.end(ctx, "records", records), "counters": p.end(ctx, "counters", counters),
 	}
+	if checks["records"].Status == statusOK && app.flushFailing() {
+		checks["records"] = Check{Status: statusDegraded, Detail: "usage cannot be written; it stays in the counters, and the error is in the log"}
+	}
 	p.latest = Report{Status: statusReady, Checks: checks}
 	for _, c := range checks {
 		if c.Status != statusOK {

@@ -1,8 +1,6 @@
 package caddymodule
 
 import (
-	"time"
-
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/quotagate/quotagate/caddymodule/gate"
 )
@@ -63,13 +61,7 @@ var statistics = []statistic{
 	gauge("open_streams", "Open streams of known callers.",
 		func(rt *gate.Runtime) float64 { return float64(rt.Streams.Len()) }),
 	gauge("usage_flush_lag_seconds", "Seconds since usage was last written to the records.",
-		func(rt *gate.Runtime) float64 {
-			at := rt.Stats.LastFlush()
-			if at.IsZero() {
-				return 0
-			}
-			return time.Since(at).Seconds()
-		}),
+		func(rt *gate.Runtime) float64 { return rt.Stats.FlushLag().Seconds() }),
 }
 
 // Describe implements prometheus.Collector.

@@ -181,6 +181,13 @@ func (a *App) Gate() (*gate.Gate, error) {
 // Records are the open records, for the companion and the commands.
 func (a *App) Records() (Records, error) { return a.runtime.records.get() }
 
+// flushFailing reports whether records that can be read refuse usage: a file
+// that may only be read, a full disk.
+func (a *App) flushFailing() bool {
+	g, err := a.Gate()
+	return err == nil && g != nil && g.Runtime().Stats.FlushFailing()
+}
+
 // Counters are the open counters.
 func (a *App) Counters() (Counters, error) { return a.runtime.engine.get() }
 

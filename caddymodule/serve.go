@@ -119,14 +119,25 @@ func (h *Handler) pass(x *exchange, r *http.Request, next caddyhttp.Handler) (er
 	}()
 	err = next.ServeHTTP(x, r)
 	returned = true
+	if x.status == 0 { // the answer is made elsewhere: of the error, or by net/http
+		x.fields.Apply(x.wrapper.ResponseWriter.Header(), h.headersMode)
+	}
 	return err
 }
+
+// statusClientGone is what reverse_proxy writes, and calls success, where the
+// client left before the backend answered.
+const statusClientGone = 499
 
 // fate judges how the handlers ended. What is not certain is Unknown: else an
 // aborted request would be a free one.
 func fate(ctx context.Context, status int, err error) (int, gate.Fate) {
 	if err == nil {
-		if status == 0 {
+		gone := ctx.Err() != nil
+		switch {
+		case gone && (status == 0 || status == statusClientGone):
+			return status, gate.Unknown // nobody knows what the backend did
+		case status == 0:
 			status = http.StatusOK // net/http sends it when a handler writes nothing
 		}
 		return status, gate.Answered
@@ -135,7 +146,7 @@ func fate(ctx context.Context, status int, err error) (int, gate.Fate) {
 		return status, gate.Unreached
 	}
 	var he caddyhttp.HandlerError
-	if status == 0 && errors.As(err, &he) && he.StatusCode < 500 && he.StatusCode != 499 && ctx.Err() == nil {
+	if status == 0 && errors.As(err, &he) && he.StatusCode < 500 && he.StatusCode != statusClientGone && ctx.Err() == nil {
 		return he.StatusCode, gate.Answered // a handler before the backend has refused
 	}
 	return status, gate.Unknown
@@ -191,9 +202,7 @@ func (h *Handler) provisionAnswers() {
 	}
 	h.cors = answer.NewCORS(h.CORS...)
 	h.metrics = &handlerMetrics{}
-	h.denials = h.log.WithOptions(zap.WrapCore(func(c zapcore.Core) zapcore.Core {
-		return zapcore.NewSamplerWithOptions(c, time.Second, 20, 100)
-	}))
+	h.denials = gate.Sampled(h.log, time.Second, 20, 100)
 }
 
 func (h *Handler) answerOptions() answer.Options {

@@ -65,7 +65,8 @@ type UsageStore interface {
 type Counters interface {
 	// Reserve takes all charges or none and writes the decision into d: a denial
 	// is a decision, never an error. It may answer a *quota.ColdError, and has then
-	// taken nothing; a forced charge is never cold. Anything else means that the
+	// taken nothing; a forced charge is never cold. quota.ErrOverflow refuses an
+	// amount that no counter can hold. Anything else means that the
 	// counters could not be asked (see on_outage): what became of the charges is
 	// not known, and they are not sent again.
 	Reserve(ctx context.Context, cs []quota.Charge, d *quota.Decision) error

@@ -2,6 +2,7 @@ package gate
 
 import (
 	"context"
+	"errors"
 	"net/http"
 
 	"github.com/quotagate/quotagate/caddymodule/quota"
@@ -105,7 +106,20 @@ func (g *Gate) Admit(ctx context.Context, c Caller, rules []quota.Applied, site 
 		t.decision.Reset(0)
 		return t, nil
 	}
-	if err := g.reserve(ctx, t.caller.account(), t.charges, &t.decision); err != nil {
+	err := g.reserve(ctx, t.caller.account(), t.charges, &t.decision)
+	if errors.Is(err, quota.ErrOverflow) && t.dropForced() {
+		// What is only counted, for a rule in shadow mode, must not refuse a request.
+		err = g.reserve(ctx, t.caller.account(), t.charges, &t.decision)
+	}
+	switch {
+	case errors.Is(err, quota.ErrOverflow):
+		// The counters are well: to go on as in an outage would let a client that
+		// makes its amounts up pass uncounted.
+		d := quota.Refuse(quota.CodeBadRequest)
+		t.uncharge()
+		t.count(d.Code, d.Status)
+		return t, d
+	case err != nil:
 		return g.outage(ctx, t, err)
 	}
 	return t.judged()

@@ -48,7 +48,6 @@ type recorder struct {
 	// inFlight is what a failed flush has sent: it is sent again unchanged under
 	// its number, since the records may have taken it.
 	inFlight *quota.Flush
-	failing  bool
 }
 
 type rollupShard struct {
@@ -146,8 +145,7 @@ func (r *recorder) flush(ctx context.Context, charts bool) {
 		r.failed(err)
 		return
 	}
-	if r.failing {
-		r.failing = false
+	if r.stats.flushFailing.Swap(false) {
 		r.log.Info("usage is flushed again")
 	}
 	r.stats.lastFlush.Store(time.Now().UnixNano())
@@ -227,7 +225,7 @@ func (r *recorder) rebase(ctx context.Context, t quota.EpochTotals) error {
 }
 
 func (r *recorder) failed(err error) {
-	r.failing = true
+	r.stats.flushFailing.Store(true)
 	r.stats.FlushFailures.Add(1)
 	r.stats.fault("records", err)
 	r.log.Error("flushing usage failed; it stays in the counters and is tried again", zap.Error(err))

@@ -7,7 +7,6 @@ import (
 
 	"github.com/quotagate/quotagate/caddymodule/quota"
 	"go.uber.org/zap"
-	"go.uber.org/zap/zapcore"
 )
 
 // Options make a Runtime.
@@ -36,9 +35,7 @@ func sparing(log *zap.Logger) *zap.Logger {
 	if log == nil {
 		return zap.NewNop()
 	}
-	return log.WithOptions(zap.WrapCore(func(c zapcore.Core) zapcore.Core {
-		return zapcore.NewSamplerWithOptions(c, 10*time.Second, 1, 0)
-	}))
+	return Sampled(log, 10*time.Second, 1, 0)
 }
 
 // The calls that Options.Observe is told of.
@@ -91,6 +88,7 @@ func NewRuntime(o Options) (*Runtime, error) {
 // most two seconds for the records, and goes on without them.
 func (rt *Runtime) Start(ctx context.Context) {
 	ctx, rt.stop = context.WithCancel(context.WithoutCancel(ctx))
+	rt.Stats.started.Store(time.Now().UnixNano())
 	asking, cancel := context.WithTimeout(ctx, loadTimeout)
 	defer cancel()
 	latest, err := rt.bus.Latest(asking)

@@ -15,8 +15,11 @@ type Stats struct {
 	StreamsClosed                                  atomic.Int64
 
 	observe   func(call string, d time.Duration)
+	started   atomic.Int64 // Unix ns
 	lastFlush atomic.Int64 // Unix ns
-	lastError atomic.Pointer[Fault]
+	// flushFailing is set while usage cannot be written to the records.
+	flushFailing atomic.Bool
+	lastError    atomic.Pointer[Fault]
 }
 
 // Fault is the latest failure of a dependency.
@@ -36,6 +39,20 @@ func (s *Stats) LastFlush() time.Time {
 	}
 	return time.Time{}
 }
+
+// FlushLag is how long usage has not been written to the records; before the
+// first flush since the start.
+func (s *Stats) FlushLag() time.Duration {
+	since := max(s.lastFlush.Load(), s.started.Load())
+	if since == 0 {
+		return 0
+	}
+	return time.Since(time.Unix(0, since))
+}
+
+// FlushFailing reports whether the latest flush of usage failed: it stays in the
+// counters, and is tried again.
+func (s *Stats) FlushFailing() bool { return s.flushFailing.Load() }
 
 // took is for defer: it tells how long a call took since began.
 func (s *Stats) took(call string, began time.Time) { s.observe(call, time.Since(began)) }

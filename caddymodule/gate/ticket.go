@@ -1,6 +1,7 @@
 package gate
 
 import (
+	"slices"
 	"sync"
 	"time"
 
@@ -67,6 +68,13 @@ func (t *Ticket) uncharge() {
 	clear(t.charges)
 	t.charges = t.charges[:0]
 	t.decision.Reset(0)
+}
+
+// dropForced drops the usage charges that deny nothing, and reports whether there were any.
+func (t *Ticket) dropForced() bool {
+	n := len(t.charges)
+	t.charges = slices.DeleteFunc(t.charges, func(c quota.Charge) bool { return c.Force && c.Key.Space == quota.SpaceUsage })
+	return len(t.charges) < n
 }
 
 // judged is Admit's answer by the decision.

@@ -19,6 +19,7 @@ func planTests() map[string]func(*storeTest) {
 		"features":                             testFeatures,
 		"metrics are counted in every period":  testCounted,
 		"list of plans":                        testListPlans,
+		"accounts share a decoded plan":        testSharedPlans,
 		"schema is checked before the records": testSchema,
 	}
 }
@@ -43,6 +44,22 @@ func testDefaultPlan(t *storeTest) {
 		if _, err := t.store.Entitlement(t.Context(), bad); err == nil {
 			t.Errorf("%q has an entitlement", bad)
 		}
+	}
+}
+
+// testSharedPlans: a hundred thousand accounts on a plan hold it once, and see each edit of it.
+func testSharedPlans(t *storeTest) {
+	first := t.entitlement("user:1").Plan
+	if t.entitlement("user:2").Plan != first {
+		t.Error("two accounts on one plan have two copies of it")
+	}
+	t.exec("UPDATE plan_quotas SET limit_value = 11 WHERE metric = 'jobs' AND limit_value = 10")
+	if q := t.entitlement("user:1").Plan.Quotas["jobs"]; q.Limit != 11 || first.Quotas["jobs"].Limit != 10 {
+		t.Errorf("after an edit the limit is %d, and %d in what was handed out before", q.Limit, first.Quotas["jobs"].Limit)
+	}
+	t.exec("UPDATE subscription_plans SET rate_limit_multiplier = 2 WHERE name = 'free'")
+	if p := t.entitlement("user:2").Plan; p.MultiplierPct != 200 {
+		t.Errorf("after an edit the multiplier is %d hundredths", p.MultiplierPct)
 	}
 }
 

@@ -128,6 +128,21 @@ func testBadPlanElsewhere(t *storeTest) {
 	if row := asErr[*store.RowError](err); row == nil || row.Row != "enterprise" {
 		t.Errorf("listing a bad plan: %v", err)
 	}
+	t.exec("UPDATE subscription_plans SET features = '{}' WHERE name = 'enterprise'")
+	t.ok(t.store.CheckPlans(t.Context()))
+	quotas := "plan_quotas SET period = 'week' WHERE metric = 'jobs' AND plan_id IN (SELECT id FROM subscription_plans WHERE name = 'enterprise')"
+	t.unchecked("plan_quotas", "UPDATE "+quotas)
+	t.wantPlan(alice, "free ")
+	if periods := t.entitlement(alice).Counted["jobs"]; periods != quota.Periods(0).With(quota.PeriodMonth) {
+		t.Errorf("jobs are counted in %b, want months only", periods)
+	}
+	public, err := t.store.ListPlans(t.Context(), store.PlanFilter{Public: true})
+	if err != nil || len(public) != 2 {
+		t.Errorf("the public plans beside a bad one: %d, %v, want 2", len(public), err)
+	}
+	if row := asErr[*store.RowError](t.store.CheckPlans(t.Context())); row == nil || row.Row != "enterprise/jobs" || row.Field != "period" {
+		t.Errorf("checking plans reports %v", row)
+	}
 }
 
 func testMended(t *storeTest) {

@@ -2,6 +2,7 @@ package integration
 
 import (
 	"encoding/json"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -84,6 +85,91 @@ func TestErrorsPassToHandleErrors(t *testing.T) {
 	}
 	if r.Header.Get("Retry-After") == "" || r.Header.Get("RateLimit") == "" {
 		t.Errorf("headers %v", r.Header)
+	}
+	g.do("GET", "/", "").want(t, 200)
+	r = g.do("GET", "/", "").want(t, 429)
+	if got, want := string(r.body), "429 by tight for  on anonymous"; got != want {
+		t.Errorf("body %q for an anonymous caller, want %q", got, want)
+	}
+}
+
+// Unless log_subjects is on, no line names a user: neither that of a denial nor
+// that of Caddy's access log, which has a field for it.
+func TestLogsNameNobodyUnlessAsked(t *testing.T) {
+	t.Parallel()
+	const logged = `	log
+	quota {
+		rule tight {
+			limit tight 1/1h
+		}
+	}
+	header {
+		defer
+		X-User {http.auth.user.id}
+	}
+`
+	for _, on := range []bool{false, true} {
+		t.Run(fmt.Sprintf("log_subjects=%t", on), func(t *testing.T) {
+			t.Parallel()
+			config := site(gatetest.NewBackend(nil).Serve(t).URL, logged)
+			if on {
+				config = strings.Replace(config, "upgrade_url", "log_subjects on\n\t\tupgrade_url", 1)
+			}
+			g := start(t, "", config)
+			if got := g.do("GET", "/", access("somebody")).want(t, 200).Header.Get("X-User"); got != "somebody" {
+				t.Errorf("{http.auth.user.id} = %q", got)
+			}
+			g.do("GET", "/", access("somebody")).want(t, 429)
+			g.stop()
+			log := g.logged()
+			if n := strings.Count(log, `"handled request"`); n != 2 || !strings.Contains(log, `"request denied"`) {
+				t.Fatalf("%d lines in the access log, want 2, and one of the denial:\n%s", n, log)
+			}
+			for _, text := range []string{`"user_id":"somebody"`, `"subject":"user:somebody"`} {
+				if strings.Contains(log, text) != on {
+					t.Errorf("%s in the log: %t, want %t:\n%s", text, !on, on, log)
+				}
+			}
+		})
+	}
+}
+
+// What is admitted is told what is left also where no handler writes a header:
+// the backend cannot be reached, a handler fails, or there is none.
+func TestHeadersWhereNothingIsWritten(t *testing.T) {
+	t.Parallel()
+	g := start(t, "", preamble+`http://:{$PORT} {
+	quota {
+		rule api {
+			limit calls 100/1h
+		}
+	}
+	handle /unreachable {
+		reverse_proxy `+freeAddr(t)+`
+	}
+	handle /missing {
+		root * {$DIR}
+		file_server
+	}
+	handle /failing {
+		error 418
+	}
+	handle /passed {
+		error 404
+	}
+	handle_errors 404 {
+		respond "not here" 404
+	}
+}
+`)
+	for path, status := range map[string]int{"/unreachable": 502, "/missing": 404, "/failing": 418, "/passed": 404, "/nothing": 200} {
+		r := g.do("GET", path, access("p")).want(t, status)
+		if got, want := r.Header.Values("RateLimit-Policy"), `"calls";q=100;w=3600`; len(got) != 1 || got[0] != want {
+			t.Errorf("%s: RateLimit-Policy = %q, want %s", path, got, want)
+		}
+		if len(r.Header.Values("RateLimit")) != 1 || len(r.Header.Values("X-RateLimit-Remaining")) != 1 {
+			t.Errorf("%s: headers %v", path, r.Header)
+		}
 	}
 }
 

@@ -2,6 +2,8 @@ package integration
 
 import (
 	"bytes"
+	"context"
+	"errors"
 	"net/http"
 	"strconv"
 	"strings"
@@ -185,6 +187,58 @@ func TestRefunds(t *testing.T) {
 	g.do("POST", "/never?status=500", user).want(t, 500)
 	if got := left(); !strings.Contains(got, "r=7;") {
 		t.Errorf("RateLimit = %s after a rule without refunds, want r=7", got)
+	}
+}
+
+// What becomes of a request whose client has left nobody knows: were it given
+// back, an aborted job would be a free one.
+func TestChargeStaysWhenTheClientLeaves(t *testing.T) {
+	t.Parallel()
+	hold := make(chan struct{})
+	defer close(hold)
+	b := gatetest.NewBackend(func(r *http.Request) gatetest.Answer {
+		if r.Header.Get("X-Hold") != "" {
+			return gatetest.Answer{Hold: hold}
+		}
+		return gatetest.Answer{Status: 404}
+	})
+	server := b.Serve(t)
+	g := start(t, "", site(server.URL, jobsSite))
+	g.roomy()
+	user := access("leaving")
+	ctx, leave := context.WithCancel(t.Context())
+	left := make(chan error, 1)
+	go func() {
+		r, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+g.addr+"/jobs", nil)
+		if err != nil {
+			left <- err
+			return
+		}
+		r.Header.Set("Authorization", "Bearer "+user)
+		r.Header.Set("X-Hold", "1")
+		answer, err := http.DefaultClient.Do(r)
+		if err == nil {
+			err = answer.Body.Close()
+		}
+		left <- err
+	}()
+	if err := b.Await(t.Context(), 1, nil); err != nil {
+		t.Fatal(err)
+	}
+	leave()
+	if err := <-left; !errors.Is(err, context.Canceled) {
+		t.Fatalf("the client that left: %v", err)
+	}
+	if err := b.Await(t.Context(), 1, func(e gatetest.Entry) bool { return !e.Ended.IsZero() }); err != nil {
+		t.Fatal(err)
+	}
+	// Each of these is given back after its answer, the first must not be. The
+	// gateway settles shortly after its backend sees the end: a charge that is
+	// given back would show within these.
+	for range 20 {
+		if got := g.do("POST", "/jobs", user).want(t, 404).Header.Get("RateLimit"); !strings.Contains(got, `"jobs/month";r=8;`) {
+			t.Fatalf("RateLimit = %s after a client left, want r=8 while one is open", got)
+		}
 	}
 }
 

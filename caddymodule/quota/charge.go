@@ -1,6 +1,9 @@
 package quota
 
-import "time"
+import (
+	"errors"
+	"time"
+)
 
 // Space separates the namespaces of counter names: a scope and a metric of the
 // same name never meet.
@@ -49,6 +52,10 @@ type Charge struct {
 	// Rule is the index of the applied rule that asks.
 	Rule int
 }
+
+// ErrOverflow refuses a charge that a counter cannot hold: it would pass
+// MaxAmount. Nothing is taken.
+var ErrOverflow = errors.New("the counter would pass 2^53")
 
 // OnceTTL is how long a Once is remembered.
 const OnceTTL = 24 * time.Hour
@@ -146,6 +153,10 @@ func (r *Applied) subject(c Caller) (s Subject, planned bool) {
 	return c.IP, false
 }
 
+// absurd is half of what a counter can hold. Only a client that makes its
+// amounts up asks for more.
+const absurd = MaxAmount / 2
+
 func appendSpend(dst []Charge, e *Entitlement, digest Digest, r *Applied, index, spend int, now time.Time) []Charge {
 	metric := r.Spends[spend].Metric
 	q, limited := e.Quota(metric)
@@ -153,6 +164,11 @@ func appendSpend(dst []Charge, e *Entitlement, digest Digest, r *Applied, index,
 	cost, need := r.SpendAmounts[spend], int64(0)
 	if cost == AmountLate {
 		cost, need = 0, 1
+	}
+	if cost > absurd && limited && !q.Unlimited && cost > q.Limit && !r.Shadow {
+		// It is denied whatever is used. The counters must be able to say so: beside
+		// what is used it might be more than they can hold.
+		cost = q.Limit + 1
 	}
 	for p := PeriodDay; p <= PeriodNone; p++ {
 		if !counted.Has(p) {

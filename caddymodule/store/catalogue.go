@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
+	"sync"
 	"time"
 
 	"github.com/quotagate/quotagate/caddymodule/quota"
@@ -12,13 +14,21 @@ import (
 )
 
 // catalogue is all plans as one snapshot saw them. Rows are decoded when they
-// are asked for: a bad row concerns only those who are on its plan.
+// are asked for: a bad row concerns only those who are on its plan. Snapshots that
+// saw the same rows share a catalogue, so that a hundred thousand accounts on a
+// plan hold it once.
 type catalogue struct {
-	rows    []sqlgen.SubscriptionPlan // by tier
-	quotas  map[string][]sqlgen.PlanQuota
-	counted map[string]quota.Periods
-	// defaultRow is nil where there is no default plan.
-	defaultRow *sqlgen.SubscriptionPlan
+	rows      []sqlgen.SubscriptionPlan // by tier
+	quotaRows []sqlgen.PlanQuota
+	quotas    map[string][]sqlgen.PlanQuota
+	counted   map[string]quota.Periods
+	// defaultName is the plan that the config names; defaultRow is nil where there
+	// is no default plan.
+	defaultName string
+	defaultRow  *sqlgen.SubscriptionPlan
+
+	decoding sync.Mutex
+	plans    map[string]*quota.Plan // decoded, by id
 }
 
 func (s *Store) loadCatalogue(ctx context.Context, q *sqlgen.Queries) (*catalogue, error) {
@@ -30,28 +40,39 @@ func (s *Store) loadCatalogue(ctx context.Context, q *sqlgen.Queries) (*catalogu
 	if err != nil {
 		return nil, fmt.Errorf("loading plan_quotas: %w", err)
 	}
-	c := &catalogue{rows: rows, quotas: map[string][]sqlgen.PlanQuota{}, counted: map[string]quota.Periods{}}
-	for _, row := range quotas {
-		period, err := quota.ParsePeriod(row.Period)
-		if err != nil {
-			return nil, &RowError{"plan_quotas", row.PlanID + "/" + row.Metric, "period", err}
-		}
-		c.quotas[row.PlanID] = append(c.quotas[row.PlanID], row)
-		c.counted[row.Metric] = c.counted[row.Metric].With(period)
-	}
 	name := ""
 	if p := s.defaultPlan.Load(); p != nil {
 		name = *p
 	}
-	if c.defaultRow = c.byName(name); c.defaultRow != nil {
+	if c := s.latest.Load(); c != nil && c.defaultName == name && slices.Equal(c.rows, rows) && slices.Equal(c.quotaRows, quotas) {
 		return c, nil
+	}
+	c := newCatalogue(rows, quotas, name)
+	s.latest.Store(c)
+	return c, nil
+}
+
+func newCatalogue(rows []sqlgen.SubscriptionPlan, quotas []sqlgen.PlanQuota, defaultName string) *catalogue {
+	c := &catalogue{
+		rows: rows, quotaRows: quotas, defaultName: defaultName,
+		quotas: map[string][]sqlgen.PlanQuota{}, counted: map[string]quota.Periods{}, plans: map[string]*quota.Plan{},
+	}
+	for _, row := range quotas {
+		c.quotas[row.PlanID] = append(c.quotas[row.PlanID], row)
+		// Nobody is counted in a period that does not exist; decode names the row.
+		if period, err := quota.ParsePeriod(row.Period); err == nil {
+			c.counted[row.Metric] = c.counted[row.Metric].With(period)
+		}
+	}
+	if c.defaultRow = c.byName(defaultName); c.defaultRow != nil {
+		return c
 	}
 	for i := range rows {
 		if rows[i].IsDefault {
 			c.defaultRow = &rows[i]
 		}
 	}
-	return c, nil
+	return c
 }
 
 func (c *catalogue) byID(id string) *sqlgen.SubscriptionPlan {
@@ -86,8 +107,22 @@ func (c *catalogue) rowOf(id string) (*sqlgen.SubscriptionPlan, error) {
 	return c.defaultRow, nil
 }
 
-// decode makes a plan of its rows.
+// decode is the plan of a row: decoded once, and shared from then on.
 func (c *catalogue) decode(row *sqlgen.SubscriptionPlan) (*quota.Plan, error) {
+	c.decoding.Lock()
+	defer c.decoding.Unlock()
+	if p := c.plans[row.ID]; p != nil {
+		return p, nil
+	}
+	p, err := c.decodeRow(row)
+	if err == nil {
+		c.plans[row.ID] = p
+	}
+	return p, err
+}
+
+// decodeRow makes a plan of its rows.
+func (c *catalogue) decodeRow(row *sqlgen.SubscriptionPlan) (*quota.Plan, error) {
 	fail := func(field string, err error) (*quota.Plan, error) {
 		return nil, &RowError{"subscription_plans", row.Name, field, err}
 	}

@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -52,7 +53,9 @@ func (p *Plan) DisplayPrice() (cents int64, period string) {
 
 // PlanFilter narrows ListPlans.
 type PlanFilter struct {
-	// Public leaves out plans that are not shown to users or cannot be chosen anew.
+	// Public leaves out plans that are not shown to users or cannot be chosen anew,
+	// and those whose rows cannot be read: one bad plan must not hide the others.
+	// CheckPlans reports it.
 	Public bool
 }
 
@@ -74,6 +77,9 @@ func (s *Store) ListPlans(ctx context.Context, f PlanFilter) ([]*Plan, error) {
 				continue
 			}
 			p, err := c.full(row, prices)
+			if bad := (*RowError)(nil); f.Public && errors.As(err, &bad) {
+				continue
+			}
 			if err != nil {
 				return err
 			}
@@ -85,6 +91,28 @@ func (s *Store) ListPlans(ctx context.Context, f PlanFilter) ([]*Plan, error) {
 		return nil, fmt.Errorf("listing plans: %w", err)
 	}
 	return plans, nil
+}
+
+// CheckPlans reports every plan that cannot be enforced as its rows are written,
+// each by a *RowError: those who are on it have the default plan meanwhile.
+func (s *Store) CheckPlans(ctx context.Context) error {
+	err := s.read(ctx, func(q *sqlgen.Queries) error {
+		c, err := s.loadCatalogue(ctx, q)
+		if err != nil {
+			return err
+		}
+		var bad []error
+		for i := range c.rows {
+			if _, err := c.decode(&c.rows[i]); err != nil {
+				bad = append(bad, err)
+			}
+		}
+		return errors.Join(bad...)
+	})
+	if err != nil {
+		return fmt.Errorf("checking plans: %w", err)
+	}
+	return nil
 }
 
 // PlanByName is the named plan; ErrPlanNotFound.

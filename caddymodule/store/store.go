@@ -38,6 +38,7 @@ type Store struct {
 	writer      chan struct{}
 	schemaOK    atomic.Bool
 	defaultPlan atomic.Pointer[string]
+	latest      atomic.Pointer[catalogue] // the newest that was loaded
 }
 
 // New is a store over db, which it does not close. The schema is looked at by

@@ -15,14 +15,19 @@ const maxCookies = 4
 
 // bearer finds the credential of the scheme in the Authorization header
 // (RFC 9110 section 11.4). Schemes are compared without case; another scheme is
-// somebody else's.
+// somebody else's. A value that only a backend in use reads as one of the scheme
+// (a tab behind it, a space of Latin-1 around it) holds no token: it is found,
+// and claimed by nobody.
 func (s *settings) bearer(values []string) (token string, found bool) {
 	if len(values) == 0 {
 		return "", false
 	}
-	v, n := values[0], len(s.scheme)
-	if len(v) < n || !strings.EqualFold(v[:n], s.scheme) || len(v) > n && v[n] != ' ' {
+	v, n := trimBytes(values[0]), len(s.scheme)
+	if len(v) < n || !strings.EqualFold(v[:n], s.scheme) || len(v) > n && isTokenByte(v[n]) {
 		return "", false
+	}
+	if len(v) != len(values[0]) || len(v) > n && v[n] != ' ' {
+		return "", true
 	}
 	return strings.TrimLeft(v[n:], " "), true
 }

@@ -35,7 +35,7 @@ func (e *Engine) Refund(_ context.Context, rs []quota.Receipt) error {
 			cold = append(cold, i)
 		}
 		if u != nil && u.refunded+rs[i].Amount > quota.MaxAmount {
-			return fmt.Errorf("refunding: receipt %d (%q): %w", i, rs[i].Key.Name, errOverflow)
+			return fmt.Errorf("refunding: receipt %d (%q): %w", i, rs[i].Key.Name, quota.ErrOverflow)
 		}
 	}
 	if cold != nil {

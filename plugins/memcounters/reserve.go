@@ -147,8 +147,6 @@ func needsBase(c *quota.Charge, take bool) bool {
 	return !take || (!c.Limit.Unlimited && !c.Force)
 }
 
-var errOverflow = errors.New("the counter would pass 2^53")
-
 func (s *shard) lookRate(c *quota.Charge, o *quota.Outcome, r *ref, now int64, take bool) error {
 	var local quota.Window
 	w := &local
@@ -163,7 +161,7 @@ func (s *shard) lookRate(c *quota.Charge, o *quota.Outcome, r *ref, now int64, t
 	width := quota.BucketWidth(c.Limit.Window)
 	o.Used = w.Sum(now, width)
 	if o.Used+c.Cost > quota.MaxAmount {
-		return errOverflow
+		return quota.ErrOverflow
 	}
 	if r.free || c.Fits(o.Used) {
 		return nil
@@ -177,7 +175,7 @@ func lookUsage(c *quota.Charge, o *quota.Outcome, r *ref) error {
 	if u := r.usage; u != nil {
 		o.Used = u.known()
 		if u.spent+c.Cost > quota.MaxAmount || o.Used+c.Cost > quota.MaxAmount {
-			return errOverflow
+			return quota.ErrOverflow
 		}
 	}
 	o.Exceeded = !r.free && !c.Fits(o.Used)

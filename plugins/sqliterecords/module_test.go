@@ -12,6 +12,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 	"github.com/quotagate/quotagate/caddymodule"
+	"github.com/quotagate/quotagate/caddymodule/quota"
 	"github.com/quotagate/quotagate/caddymodule/store"
 )
 
@@ -213,5 +214,52 @@ func TestMigrate(t *testing.T) {
 	}
 	if err := m.Migrate(t.Context(), "sideways", t.Output()); err == nil {
 		t.Error("an unknown command was accepted")
+	}
+}
+
+// Usage is not written into a file that nobody will find again.
+func TestFileOutOfPlace(t *testing.T) {
+	t.Parallel()
+	file := filepath.Join(t.TempDir(), "quota.db")
+	r := openRecords(t, &Module{Path: file})
+	flush := func() error {
+		return r.Flush(t.Context(), quota.Flush{EpochTotals: quota.EpochTotals{Epoch: "e"}, Seq: 1})
+	}
+	check := func(want string) {
+		t.Helper()
+		for call, err := range map[string]error{"ping": r.Ping(t.Context()), "flush": flush()} {
+			if want == "" && err != nil || want != "" && (err == nil || !strings.Contains(err.Error(), want)) {
+				t.Errorf("%s: %v, want %q", call, err, want)
+			}
+		}
+	}
+	check("")
+	if err := os.Rename(file, file+".away"); err != nil {
+		t.Fatal(err)
+	}
+	check("was removed while it was open")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	check("was replaced while it was open")
+	if err := os.Rename(file+".away", file); err != nil {
+		t.Fatal(err)
+	}
+	check("")
+}
+
+// Whoever watches the gateway learns of a plan that cannot be enforced as written.
+func TestPingReportsABadPlan(t *testing.T) {
+	t.Parallel()
+	file := filepath.Join(t.TempDir(), "quota.db")
+	r := openRecords(t, &Module{Path: file})
+	if _, err := openFile(t, file).ExecContext(t.Context(), "UPDATE subscription_plans SET features = '{\"a\":1}' WHERE name = 'pro'"); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.Ping(t.Context()); err == nil || !strings.Contains(err.Error(), "row pro, field features") {
+		t.Errorf("ping: %v", err)
+	}
+	if _, err := r.Entitlement(t.Context(), "user:1"); err != nil {
+		t.Errorf("another plan: %v", err)
 	}
 }

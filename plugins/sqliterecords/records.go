@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -30,6 +31,9 @@ type Records struct {
 	store *store.Store
 	// holder names this opening to leases.
 	holder string
+	// file is where the database is, opened what was there.
+	file   string
+	opened os.FileInfo
 }
 
 func open(ctx context.Context, file, mode string, env caddymodule.Env) (_ *Records, err error) {
@@ -54,7 +58,7 @@ func open(ctx context.Context, file, mode string, env caddymodule.Env) (_ *Recor
 			return nil, err
 		}
 	}
-	r := &Records{db: db, store: store.New(db, store.Options{Engine: store.SQLite}), holder: holder.String()}
+	r := &Records{db: db, store: store.New(db, store.Options{Engine: store.SQLite}), holder: holder.String(), file: file}
 	r.store.SetDefaultPlan(env.DefaultPlan)
 	var old *store.SchemaError
 	if err := r.store.Ping(ctx); errors.As(err, &old) && env.Log != nil {
@@ -64,6 +68,9 @@ func open(ctx context.Context, file, mode string, env caddymodule.Env) (_ *Recor
 	}
 	if err := r.checkDefaultPlan(ctx, env.DefaultPlan); err != nil {
 		return nil, err
+	}
+	if r.opened, err = os.Stat(file); err != nil {
+		return nil, fmt.Errorf("looking at the file: %w", err)
 	}
 	return r, nil
 }
@@ -151,8 +158,29 @@ func (r *Records) Watch(ctx context.Context, after int64, deliver func([]quota.C
 	}, deliver)
 }
 
-// Flush implements gate.UsageStore.
-func (r *Records) Flush(ctx context.Context, f quota.Flush) error { return r.store.Flush(ctx, f) }
+// inPlace reports that the file was removed, or another one put in its place:
+// SQLite would go on with the old one, which nobody finds any more.
+func (r *Records) inPlace() error {
+	info, err := os.Stat(r.file)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return fmt.Errorf("the database file %s was removed while it was open: put it back, or restart the gateway", r.file)
+	case err != nil:
+		return fmt.Errorf("looking at the database file: %w", err)
+	case !os.SameFile(info, r.opened):
+		return fmt.Errorf("the database file %s was replaced while it was open: restart the gateway", r.file)
+	}
+	return nil
+}
+
+// Flush implements gate.UsageStore. It refuses to write into a file that is no
+// longer in its place: what is kept in the counters is not lost, that would be.
+func (r *Records) Flush(ctx context.Context, f quota.Flush) error {
+	if err := r.inPlace(); err != nil {
+		return fmt.Errorf("flushing usage: %w", err)
+	}
+	return r.store.Flush(ctx, f)
+}
 
 // EpochTotals implements gate.UsageStore.
 func (r *Records) EpochTotals(ctx context.Context, epoch string) ([]quota.Total, error) {
@@ -170,8 +198,17 @@ func (r *Records) Maintain(ctx context.Context) error { return r.store.Maintain(
 // Metrics are the metrics that plans name.
 func (r *Records) Metrics(ctx context.Context) ([]string, error) { return r.store.Metrics(ctx) }
 
-// Ping implements caddymodule.Records.
-func (r *Records) Ping(ctx context.Context) error { return r.store.Ping(ctx) }
+// Ping implements caddymodule.Records. A plan that cannot be enforced as it is
+// written is reported too.
+func (r *Records) Ping(ctx context.Context) error {
+	if err := r.inPlace(); err != nil {
+		return err
+	}
+	if err := r.store.Ping(ctx); err != nil {
+		return err
+	}
+	return r.store.CheckPlans(ctx)
+}
 
 // Close implements io.Closer. Watch must have ended.
 func (r *Records) Close() error {

@@ -15,7 +15,6 @@ import (
 	"github.com/quotagate/quotagate/caddymodule/gate"
 	"github.com/quotagate/quotagate/caddymodule/quota"
 	"go.uber.org/zap"
-	"go.uber.org/zap/zapcore"
 )
 
 // Identify tells who sent a request and what that caller may do. A caller who is
@@ -35,9 +34,7 @@ type Server struct {
 // NewServer is a server without operations but the one that describes them.
 func NewServer(identify Identify, log *zap.Logger) *Server {
 	// Anybody can send what is refused, as often as he likes.
-	log = log.WithOptions(zap.WrapCore(func(c zapcore.Core) zapcore.Core {
-		return zapcore.NewSamplerWithOptions(c, time.Second, 20, 100)
-	}))
+	log = gate.Sampled(log, time.Second, 20, 100)
 	s := &Server{mux: http.NewServeMux(), identify: identify, log: log}
 	s.origins.log = log
 	s.api = newAPI(s.mux)
