@@ -45,7 +45,7 @@ func benchReserve(b *testing.B, open fileOpener) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	defer e.Close() //nolint:errcheck // the benchmark is over
+	defer e.Close() // the benchmark is over
 	cs := benchCharges(1)
 	var d quota.Decision
 	b.ReportAllocs()
@@ -61,7 +61,7 @@ func BenchmarkReserveParallel(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	defer e.Close() //nolint:errcheck // the benchmark is over
+	defer e.Close() // the benchmark is over
 	var users atomic.Int64
 	b.ReportAllocs()
 	b.RunParallel(func(pb *testing.PB) {

@@ -33,7 +33,7 @@ func TestReplayModel(t *testing.T) {
 		if err != nil {
 			rt.Fatal(err)
 		}
-		defer e.Close() //nolint:errcheck // the copy is what is looked at
+		defer e.Close() // the copy is what is looked at
 		for range rapid.IntRange(1, 30).Draw(rt, "steps") {
 			replayStep(rt, e, clock)
 		}
@@ -42,7 +42,7 @@ func TestReplayModel(t *testing.T) {
 		if err != nil {
 			rt.Fatal(err)
 		}
-		defer again.Close() //nolint:errcheck // nothing was written
+		defer again.Close() // nothing was written
 		if diff := cmp.Diff(before, stateOf(again), cmpopts.EquateEmpty()); diff != "" {
 			rt.Fatalf("after a kill (-before +after):\n%s", diff)
 		}

@@ -165,7 +165,7 @@ func TestOtherPanicsGoOn(t *testing.T) {
 	t.Parallel()
 	cause := errors.New("another")
 	defer func() {
-		if diff := cmp.Diff(any(cause), recover(), cmp.Comparer(func(a, b error) bool { return errors.Is(a, b) })); diff != "" {
+		if diff := cmp.Diff(any(cause), recover(), cmp.Comparer(errors.Is)); diff != "" {
 			t.Errorf("recovered (-want +got):\n%s", diff)
 		}
 	}()
