@@ -310,3 +310,37 @@ func TestCharts(t *testing.T) {
 		}
 	})
 }
+
+// An amount that no counter can hold is no outage: it would pass uncounted.
+func TestAdmitRefusesWhatCountersCannotHold(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t)
+	overflow := func(times int) {
+		h.engine.fail = func(call string) error {
+			if call != "reserve" || times == 0 {
+				return nil
+			}
+			times--
+			return fmt.Errorf("reserving: %w", quota.ErrOverflow)
+		}
+	}
+	enforced := applied(quota.Rule{Name: "r", Spends: spend("bytes", quota.MaxAmount)})
+	trial := applied(quota.Rule{Name: "trial", Spends: spend("seconds", quota.MaxAmount), Shadow: true})
+	overflow(1)
+	if d := h.denied(t, h.caller(t, alice), enforced); d.Status != 400 || d.Code != quota.CodeBadRequest {
+		t.Errorf("refused with %d %s, want 400 %s", d.Status, d.Code, quota.CodeBadRequest)
+	}
+	overflow(1)
+	ticket := h.admit(t, h.caller(t, alice), trial)
+	if n := len(ticket.Charges()); n != 0 {
+		t.Errorf("%d charges of a rule in shadow mode that cannot be counted", n)
+	}
+	ticket.Discard()
+	overflow(2)
+	if d := h.denied(t, h.caller(t, alice), enforced, trial); d.Status != 400 {
+		t.Errorf("refused with %d, want 400", d.Status)
+	}
+	if n := h.rt.Stats.CounterFailures.Load(); n != 0 {
+		t.Errorf("%d failures of the counters, which are well", n)
+	}
+}

@@ -36,6 +36,7 @@ func RunCounters(t *testing.T, open func(t *testing.T) *Counters) {
 		{"strict window", (*suite).strictWindow},
 		{"strict under concurrency", (*suite).strictConcurrent},
 		{"two idle windows give all back", (*suite).idleGivesBack},
+		{"denials move nothing", (*suite).denialsMoveNothing},
 		{"half the rate is never refused", (*suite).halfNeverRefused},
 		{"retry after is true", (*suite).retryAfterTrue},
 		{"a cost above the limit never fits", (*suite).costAboveLimit},

@@ -101,6 +101,27 @@ func (s *suite) strictConcurrent() {
 	}
 }
 
+// denialsMoveNothing: a request that is denied consumes nothing, also where it
+// looks at the window with another length than it was filled with.
+func (s *suite) denialsMoveNothing() {
+	const limit = 2
+	short, long := 200*time.Millisecond, 400*time.Millisecond
+	subject := s.subject()
+	for range limit {
+		if d := s.try(s, nil, rate(subject, "api", limit, short)); !d.Admitted() {
+			s.Fatalf("denied below the limit: %+v", d)
+		}
+	}
+	s.Advance(short / 2)
+	if d := s.try(s, nil, rate(subject, "api", limit, long)); d.Admitted() {
+		s.Fatalf("admitted above the limit of a longer window: %+v", d)
+	}
+	s.Advance(short/2 + short/10 + 5*time.Millisecond)
+	if d := s.try(s, nil, rate(subject, "api", limit, short)); !d.Admitted() {
+		s.Fatalf("a denied request has kept the window full: %+v", d)
+	}
+}
+
 func (s *suite) idleGivesBack() {
 	for _, w := range []time.Duration{10 * time.Millisecond, 33 * time.Millisecond, 100 * time.Millisecond} {
 		const limit = 7

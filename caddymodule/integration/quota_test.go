@@ -242,6 +242,29 @@ func TestChargeStaysWhenTheClientLeaves(t *testing.T) {
 	}
 }
 
+// The client may say how much it will upload. Whatever it says, it is not let
+// through uncounted.
+func TestAbsurdAmountsAreDenied(t *testing.T) {
+	t.Parallel()
+	server := gatetest.NewBackend(nil).Serve(t)
+	g := start(t, "", site(server.URL, `	quota {
+		rule asked {
+			match path /asked
+			spend jobs {http.request.uri.query.n}
+		}
+	}
+`))
+	user := access("boasting")
+	g.do("POST", "/asked?n=1", user).want(t, 200)
+	const most = "9007199254740992" // 2^53
+	g.do("POST", "/asked?n="+most, user).want(t, 402)
+	g.do("POST", "/asked?n=9007199254740993", user).want(t, 400)
+	g.subscribe("boasting", "enterprise") // unlimited jobs
+	g.noticed()
+	g.do("POST", "/asked?n="+most, user).want(t, 400)
+	g.do("POST", "/asked?n=1", user).want(t, 200)
+}
+
 func TestStorageRisesAndFalls(t *testing.T) {
 	t.Parallel()
 	b := gatetest.NewBackend(func(r *http.Request) gatetest.Answer {

@@ -276,3 +276,36 @@ func BenchmarkAppendCharges(b *testing.B) {
 		buf = AppendCharges(buf[:0], c, rules, monday, nil)
 	}
 }
+
+// An amount that somebody made up is denied like any other that is too much:
+// beside what is used, a counter might not be able to hold it.
+func TestAppendChargesOfAbsurdAmounts(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		name         string
+		amount, want int64
+		metric       string
+		shadow       bool
+	}{
+		{"too much for the quota", 501, 501, "jobs", false},
+		{"half of what a counter holds", MaxAmount / 2, MaxAmount / 2, "jobs", false},
+		{"more", MaxAmount/2 + 1, 501, "jobs", false},
+		{"all", MaxAmount, 501, "jobs", false},
+		{"all, in shadow mode, is counted as it is", MaxAmount, MaxAmount, "jobs", true},
+		{"all of what is unlimited", MaxAmount, MaxAmount, "compute", false},
+		{"all of what the plan does not name", MaxAmount, MaxAmount, "other", false},
+	} {
+		rule := spends("r", map[string]int64{tt.metric: tt.amount}, tt.metric)
+		if tt.shadow {
+			rule = shadow(rule)
+		}
+		for _, c := range AppendCharges(nil, entitled(), []Applied{rule}, monday, nil) {
+			if c.Cost != tt.want {
+				t.Errorf("%s: %s/%s costs %d, want %d", tt.name, c.Key.Name, c.Key.Period, c.Cost, tt.want)
+			}
+			if limited := !c.Limit.Unlimited; limited && c.Fits(0) != (tt.want <= c.Limit.Max) {
+				t.Errorf("%s: %s/%s fits: %t", tt.name, c.Key.Name, c.Key.Period, c.Fits(0))
+			}
+		}
+	}
+}

@@ -35,6 +35,19 @@ func Migrate(ctx context.Context, db *sql.DB, engine Engine, command string, out
 	return fmt.Errorf("unknown command %q: want up, down or status", command)
 }
 
+// createSchema comes before goose's lock, whose table of versions is in the
+// schema. Of two processes that make it at the same moment one is refused by the
+// catalogue's unique index in spite of IF NOT EXISTS; the other has then committed.
+func createSchema(ctx context.Context, db *sql.DB) error {
+	const text = "CREATE SCHEMA IF NOT EXISTS " + Schema
+	_, err := db.ExecContext(ctx, text)
+	var state interface{ SQLState() string }
+	if errors.As(err, &state) && (state.SQLState() == "23505" || state.SQLState() == "42P06") { // unique_violation, duplicate_schema
+		_, err = db.ExecContext(ctx, text)
+	}
+	return err
+}
+
 func provider(ctx context.Context, db *sql.DB, engine Engine) (*goose.Provider, error) {
 	files, err := fs.Sub(migrations.FS, engine.String())
 	if err != nil {
@@ -44,7 +57,7 @@ func provider(ctx context.Context, db *sql.DB, engine Engine) (*goose.Provider, 
 	dialect := goose.DialectSQLite3
 	if engine == Postgres {
 		dialect = goose.DialectPostgres
-		if _, err := db.ExecContext(ctx, "CREATE SCHEMA IF NOT EXISTS "+Schema); err != nil {
+		if err := createSchema(ctx, db); err != nil {
 			return nil, fmt.Errorf("creating schema %s: %w", Schema, err)
 		}
 		locker, err := lock.NewPostgresSessionLocker(lock.WithLockTimeout(1, 300))

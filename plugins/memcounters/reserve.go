@@ -148,17 +148,20 @@ func needsBase(c *quota.Charge, take bool) bool {
 }
 
 func (s *shard) lookRate(c *quota.Charge, o *quota.Outcome, r *ref, now int64, take bool) error {
+	width := quota.BucketWidth(c.Limit.Window)
 	var local quota.Window
 	w := &local
 	r.window = s.windows[windowKey{c.Key.Digest, c.Key.Name}]
 	if r.window != nil {
-		if take {
-			w = r.window // a window of another length moves to the new one's buckets for good
+		// What is counted in a longer window moves to the shorter one's buckets, once
+		// and for good. The other way it moves only when something is taken: else a
+		// client that is denied would keep a window full by asking.
+		if take && width <= r.window.Width() {
+			w = r.window
 		} else {
 			local = *r.window
 		}
 	}
-	width := quota.BucketWidth(c.Limit.Window)
 	o.Used = w.Sum(now, width)
 	if o.Used+c.Cost > quota.MaxAmount {
 		return quota.ErrOverflow
@@ -167,6 +170,9 @@ func (s *shard) lookRate(c *quota.Charge, o *quota.Outcome, r *ref, now int64, t
 		return nil
 	}
 	o.Exceeded = true
+	if r.window != nil && r.window.Width() > 0 && r.window.Width() < width { // it stays in its own buckets
+		local, width = *r.window, r.window.Width()
+	}
 	o.Wait = w.Wait(now, width, c.Limit.Max, max(c.Cost, c.Need))
 	return nil
 }

@@ -24,6 +24,8 @@ func TestTimeScan(t *testing.T) {
 		{"2026-02-03 04:05:06.5", at.Add(500 * time.Millisecond)},
 		{"2026-02-03T05:05:06+01:00", at},
 		{"2026-02-03 04:05", at.Add(-6 * time.Second)},
+		{"2026-02-03 04:05Z", at.Add(-6 * time.Second)},
+		{"2026-02-03T05:05+01:00", at.Add(-6 * time.Second)},
 		{"2026-02-03", at.Truncate(24 * time.Hour)},
 	} {
 		var got Time
