@@ -112,7 +112,7 @@ func FuzzHandlerCaddyfile(f *testing.F) {
 	f.Fuzz(func(t *testing.T, block string) {
 		tokens, err := caddyfile.Tokenize([]byte("quota {\n"+block+"\n}"), "Caddyfile")
 		if err != nil {
-			t.Skip("not a sequence of tokens")
+			return // not a sequence of tokens
 		}
 		h := new(Handler)
 		if err := h.UnmarshalCaddyfile(caddyfile.NewDispenser(tokens)); err != nil {
@@ -162,7 +162,7 @@ func FuzzGlobalOption(f *testing.F) {
 	f.Fuzz(func(t *testing.T, block string) {
 		tokens, err := caddyfile.Tokenize([]byte("quota {\n"+block+"\n}"), "Caddyfile")
 		if err != nil {
-			t.Skip("not a sequence of tokens")
+			return // not a sequence of tokens
 		}
 		a := new(App)
 		if err := a.UnmarshalCaddyfile(caddyfile.NewDispenser(tokens)); err != nil {

@@ -68,7 +68,7 @@ func FuzzProfileCaddyfile(f *testing.F) {
 	f.Fuzz(func(t *testing.T, block string) {
 		tokens, err := caddyfile.Tokenize([]byte("quota_profile {\n"+block+"\n}"), "Caddyfile")
 		if err != nil {
-			t.Skip("not a sequence of tokens")
+			return // not a sequence of tokens
 		}
 		p := new(Profile)
 		if err := p.UnmarshalCaddyfile(caddyfile.NewDispenser(tokens)); err != nil {

@@ -225,7 +225,8 @@ func (r *rig) client(ctx context.Context, number, n int) (took [2][]time.Duratio
 			return took, ctx.Err()
 		}
 		token := r.tokens[(number*n+i)%len(r.tokens)]
-		for side := range 2 {
+		for turn := range 2 {
+			side := (turn + i) % 2 // neither is always the first
 			began := time.Now()
 			if err := roundTrip(conns[side], readers[side], token); err != nil {
 				return took, err
