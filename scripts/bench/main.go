@@ -27,6 +27,7 @@ func main() {
 	flag.IntVar(&o.requests, "requests", 20_000, "requests to each in one measurement")
 	flag.IntVar(&o.clients, "clients", 16, "concurrent connections to each")
 	flag.StringVar(&o.gogc, "gogc", "100", "GOGC of both")
+	flag.StringVar(&o.headers, "headers", "both", "the directive's option headers")
 	flag.StringVar(&o.profile, "cpuprofile", "", "write CPU profiles to FILE (ours) and FILE.plain; they disturb the ratio")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
@@ -38,8 +39,8 @@ func main() {
 }
 
 type options struct {
-	ours, plain, gogc, profile string
-	pairs, requests, clients   int
+	ours, plain, gogc, headers, profile string
+	pairs, requests, clients            int
 }
 
 // sample is what one measurement says of one process.

@@ -71,7 +71,7 @@ func newRig(ctx context.Context, dir string, o options) (*rig, error) {
 		}
 		r.tokens = append(r.tokens, token)
 	}
-	if r.ours, err = start(ctx, dir, "ours", o.ours, o.gogc, gatewayConfig(dir, backend.Addr().String())); err != nil {
+	if r.ours, err = start(ctx, dir, "ours", o.ours, o.gogc, gatewayConfig(dir, backend.Addr().String(), o.headers)); err != nil {
 		return nil, err
 	}
 	if r.plain, err = start(ctx, dir, "plain", o.plain, o.gogc, plainConfig(backend.Addr().String())); err != nil {
@@ -83,7 +83,7 @@ func newRig(ctx context.Context, dir string, o options) (*rig, error) {
 
 // gatewayConfig charges each request one rate and the quota of api_calls in
 // two periods, with durable metering: what a site pays for its first rule.
-func gatewayConfig(dir, backend string) string {
+func gatewayConfig(dir, backend, headers string) string {
 	return fmt.Sprintf(`{
 	admin {$ADMIN}
 	persist_config off
@@ -101,6 +101,7 @@ func gatewayConfig(dir, backend string) string {
 }
 http://:{$PORT} {
 	quota {
+		headers %s
 		rule api {
 			limit bench 1000000000/1h
 			spend api_calls
@@ -108,7 +109,7 @@ http://:{$PORT} {
 	}
 	reverse_proxy %s
 }
-`, filepath.Join(dir, "quota.db"), backend)
+`, filepath.Join(dir, "quota.db"), headers, backend)
 }
 
 func plainConfig(backend string) string {
