@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -273,14 +274,20 @@ func client(t testing.TB) *http.Client {
 	}
 }
 
-// do sends a request; headers are "Name: value".
+// do sends a request; headers are "Name: value". A connection that the kernel
+// resets with an old listener, right after a reload, is made again: nobody had
+// accepted it.
 func (g *gateway) do(method, path, token string, headers ...string) *reply {
 	g.t.Helper()
-	r, err := g.try(client(g.t), method, path, token, nil, headers...)
-	if err != nil {
-		g.t.Fatal(err)
+	for attempt := 0; ; attempt++ {
+		r, err := g.try(client(g.t), method, path, token, nil, headers...)
+		if err == nil {
+			return r
+		}
+		if attempt == 3 || !(errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET)) {
+			g.t.Fatal(err)
+		}
 	}
-	return r
 }
 
 func (g *gateway) try(c *http.Client, method, path, token string, body io.Reader, headers ...string) (*reply, error) {
