@@ -125,7 +125,20 @@ func (a *App) Provision(ctx caddy.Context) error {
 	if err := a.loadGuests(ctx); err != nil {
 		return err
 	}
+	a.warnUnread()
 	return a.provisionRuntime(ctx)
+}
+
+// warnUnread says which options are checked and not acted on: nothing linked
+// here reads the backends' own tables or their Redis.
+func (a *App) warnUnread() {
+	for option, set := range map[string]bool{
+		"host": a.Host.Users != nil || a.Host.Sessions != nil, "host_redis": a.HostRedis != "",
+	} {
+		if set {
+			a.log.Warn("this option has no effect yet: no linked module reads it", zap.String("option", option))
+		}
+	}
 }
 
 func (a *App) setDefaults() {

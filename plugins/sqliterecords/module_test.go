@@ -142,6 +142,24 @@ func TestDefaultPlanOfTheConfig(t *testing.T) {
 	}
 }
 
+// The plans that are compiled in are those that a new installation begins with:
+// an outage must not change what the default plan allows.
+func TestSeedPlansAreTheRecordsOwn(t *testing.T) {
+	t.Parallel()
+	m := &Module{Path: filepath.Join(t.TempDir(), "quota.db")}
+	stored, err := openRecords(t, m).Store().ListPlans(t.Context(), store.PlanFilter{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []*quota.Plan
+	for _, p := range stored {
+		got = append(got, &p.Plan)
+	}
+	if diff := cmp.Diff(quota.SeedPlans(), got); diff != "" {
+		t.Errorf("-compiled in +migrated:\n%s", diff)
+	}
+}
+
 // With `migrate check` the records are as in an outage until somebody migrates.
 func TestCheckOnly(t *testing.T) {
 	t.Parallel()
