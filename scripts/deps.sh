@@ -15,6 +15,18 @@ if ! command -v postgres >/dev/null 2>&1 && ! compgen -G '/usr/lib/postgresql/*/
 	packages+=(postgresql)
 fi
 
+# The example backends, which the gateway is tested in front of, are FastAPI
+# applications. Debian's packages belong to Debian's own interpreter.
+backends='import fastapi, uvicorn, sqlalchemy, psycopg2, jwt, redis'
+if ! /usr/bin/python3 -c "$backends" >/dev/null 2>&1 && ! python3 -c "$backends" >/dev/null 2>&1; then
+	packages+=(python3-fastapi python3-uvicorn python3-sqlalchemy python3-psycopg2 python3-jwt python3-redis)
+fi
+
+# Alert rules are checked by Prometheus' own tool.
+if ! command -v promtool >/dev/null 2>&1; then
+	packages+=(prometheus)
+fi
+
 [ ${#packages[@]} -gt 0 ] || exit 0
 
 if [ "$(id -u)" -eq 0 ] && command -v apt-get >/dev/null 2>&1; then
@@ -28,6 +40,7 @@ fi
 {
 	echo "The tests need what is not installed: ${packages[*]} (names of Debian packages)."
 	echo "On Debian or Ubuntu: sudo apt-get install --no-install-recommends ${packages[*]}"
-	echo "Elsewhere: install a C compiler (gcc, or set CC) and the PostgreSQL server as your system calls them."
+	echo "Elsewhere: install a C compiler (gcc, or set CC), the PostgreSQL server, Prometheus' promtool, and for Python 3"
+	echo "what examples/fastapi/README.md names, as your system calls them."
 } >&2
 exit 1

@@ -78,8 +78,8 @@ func start(t testing.TB, dir, caddyfile string) *gateway {
 }
 
 // startRoot runs the Caddyfile at the root of the repository before a backend
-// that stands for both; metrics is its other site's address.
-func startRoot(t testing.TB, backend string) (g *gateway, metrics string) {
+// that stands for both; metrics is its other site's address. Variables in env win over those that it sets.
+func startRoot(t testing.TB, backend string, env ...string) (g *gateway, metrics string) {
 	t.Helper()
 	root, err := os.ReadFile("../../Caddyfile")
 	if err != nil {
@@ -94,6 +94,7 @@ func startRoot(t testing.TB, backend string) (g *gateway, metrics string) {
 		"AUTH_UPSTREAM=" + upstream, "DASHBOARD_UPSTREAM=" + upstream, "QUOTA_RECORDS=sqlite " + dir + "/quota.db",
 		"FRONTEND_URL=https://app.example.com",
 	}
+	g.extra = append(g.extra, env...)
 	g.write(string(root))
 	g.run()
 	return g, metrics

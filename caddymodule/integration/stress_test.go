@@ -139,6 +139,9 @@ func account(t *testing.T, g *gateway, b *gatetest.Backend, tr *traffic) {
 			extra += over
 		}
 		named += int64(len(unknown[user]))
+		if beyond := used - certain[user]; beyond > 0 {
+			t.Logf("%s: %d charged of the requests whose outcome nobody knows: %s", user, beyond, strings.Join(unknown[user], " "))
+		}
 	}
 	t.Logf("%d requests, %d at the backend, unknown %d: LOST %d, DOUBLED %d", len(tr.sent), len(seen), named, lost, extra)
 	if lost != 0 || extra != 0 {
