@@ -67,12 +67,16 @@ type Counters interface {
 	// is a decision, never an error. It may answer a *quota.ColdError, and has then
 	// taken nothing; a forced charge is never cold. quota.ErrOverflow refuses an
 	// amount that no counter can hold. Anything else means that the
-	// counters could not be asked (see on_outage): what became of the charges is
-	// not known, and they are not sent again.
+	// counters could not be asked (see on_outage), with a *CounterError where
+	// the kind is known. The caller then goes on as if nothing had been taken: a
+	// call that may have run all the same is never sent again, and what it took
+	// is given back by the counters themselves as soon as they can be asked.
 	Reserve(ctx context.Context, cs []quota.Charge, d *quota.Decision) error
 	// Refund gives usage back. Of a level no more is given than is there: where
 	// that is not known it answers a *quota.ColdError, which counts receipts
-	// instead of charges, and has given nothing.
+	// instead of charges, and has given nothing. Of another error it depends
+	// whether a *CounterError says NotRun: such a refund is the caller's again,
+	// any other is completed by the counters, once, as soon as they can be asked.
 	Refund(ctx context.Context, rs []quota.Receipt) error
 	// Peek is Reserve without taking anything.
 	Peek(ctx context.Context, cs []quota.Charge, d *quota.Decision) error
@@ -99,7 +103,11 @@ type Ledger interface {
 	// Flushed acknowledges what Totals gave. A Final epoch is forgotten.
 	Flushed(t quota.EpochTotals)
 	// Rebase moves what a closed epoch holds beyond the rows of the records into
-	// the current epoch, or into a new one if it was the current.
+	// the current epoch, or into a new one if it was the current. Of a Kept epoch
+	// nothing is moved, and rows is nil: it ends, others begin a new one, and its
+	// totals stay in Totals, Final, until they are acknowledged. They are written
+	// into the closed epoch, as a reaper does it: whoever comes first, the larger
+	// total stays, and nothing is counted in two epochs.
 	Rebase(closed string, rows []quota.Total)
 }
 
@@ -109,3 +117,57 @@ type Engine interface {
 	Refiller
 	Ledger
 }
+
+// EpochKeeper is implemented by counters that outlive their processes and hold
+// the totals of all epochs (quota.EpochTotals.Kept): what a process had not
+// flushed when it died is copied from there.
+type EpochKeeper interface {
+	// EpochTotals is all that the counters hold of an epoch; none is no error.
+	EpochTotals(ctx context.Context, epoch string) ([]quota.Total, error)
+	// DropEpoch forgets an epoch that was closed a while ago. A process that comes
+	// back and still charges it must notice, and begin another.
+	DropEpoch(ctx context.Context, epoch string) error
+}
+
+// Prober is implemented by counters that may be out of reach. They get a
+// breaker: after a fault of Reserve, Peek or Refund no request waits for them
+// until Probe succeeds.
+type Prober interface {
+	// Probe reports whether Reserve would succeed, whatever it is asked for: it
+	// writes, within the time that one call has, on every server that Reserve may
+	// write to. It settles what became of earlier calls of which that is not known
+	// (see Counters). It is called by one goroutine at a time.
+	Probe(ctx context.Context) error
+}
+
+// CounterError is a fault of counters whose kind is known.
+type CounterError struct {
+	Kind FaultKind
+	// NotRun says that the call certainly had no effect and will have none.
+	NotRun bool
+	Err    error
+}
+
+func (e *CounterError) Error() string { return "asking the counters: " + string(e.Kind) + ": " + e.Err.Error() }
+
+func (e *CounterError) Unwrap() error { return e.Err }
+
+// FaultKind says what is wrong with counters: a label of metrics, and what an
+// operator looks for.
+type FaultKind string
+
+// The kinds of faults. Those from FaultNoScript on are named after the errors of Redis.
+const (
+	FaultTimeout     FaultKind = "timeout"     // no answer in time: it may have run
+	FaultUnreachable FaultKind = "unreachable" // no connection
+	FaultBroken      FaultKind = "broken"      // the connection broke: it may have run
+	FaultNoScript    FaultKind = "noscript"    // the scripts cannot be loaded
+	FaultReadOnly    FaultKind = "readonly"    // a replica
+	FaultLoading     FaultKind = "loading"     // it reads its data after a start
+	FaultMemory      FaultKind = "oom"         // it has no memory for a write
+	FaultMisconf     FaultKind = "misconf"     // it cannot save its data
+	FaultClusterDown FaultKind = "clusterdown" // a slot has no master
+	FaultBusy        FaultKind = "busy"        // a script runs for too long
+	FaultDenied      FaultKind = "denied"      // NOAUTH, WRONGPASS, NOPERM
+	FaultOther       FaultKind = "other"
+)

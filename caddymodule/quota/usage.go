@@ -20,8 +20,12 @@ type Total struct {
 type EpochTotals struct {
 	Epoch string // UUIDv7
 	Rows  []Total
-	// Final says that nothing will be added: the epoch is closed with this write.
+	// Final says that the process adds nothing more: the epoch is closed with this
+	// write. A Kept one may be closed already, and takes the rows all the same.
 	Final bool
+	// Kept says that counters which outlive the process hold these totals too: if
+	// it dies, what they hold beyond what was written is copied from there.
+	Kept bool
 }
 
 // EpochClosedError refuses totals of an epoch that was closed by a reaper: the
