@@ -291,6 +291,10 @@ func TestCharts(t *testing.T) {
 		settle(ok200, applied(shadow))
 		shadow = quota.Rule{Name: "d", Shadow: true, Spends: spend("storage", 1000)}
 		settle(ok200, applied(shadow))
+		// A scope and a metric of the same name are one word, another name is a second one.
+		limits := []quota.ScopeLimit{{Scope: "api", Base: quota.Rate{Requests: 100, Window: time.Hour}}}
+		settle(ok200, applied(quota.Rule{Name: "e", Limits: limits, Spends: append(spend("calls", 3), spend("renders", 4)...)}))
+		settle(ok200, applied(quota.Rule{Name: "f", Limits: limits, Spends: append(spend("calls", 5), spend("api", 6)...)}))
 		anonymousCaller := Caller{Identity: Identity{Principal: anonymous, IP: "ip:unknown"}}
 		h.admit(t, anonymousCaller, jobs).Settle(t.Context(), ok200)
 		h.rt.Flush(t.Context())
@@ -303,7 +307,9 @@ func TestCharts(t *testing.T) {
 		}
 		want := map[string][2]int64{
 			"jobs admitted 2": {1, 2}, "jobs admitted 5": {1, 0}, "bytes admitted 2": {1, 9},
+			"storage admitted 2": {1, 50}, "storage admitted 5": {1, 0},
 			"c shadow_denied 2": {1, 0}, "storage shadow_denied 2": {1, 1000},
+			"api admitted 2": {2, 3 + 6}, "calls admitted 2": {2, 3 + 5}, "renders admitted 2": {1, 4},
 		}
 		if diff := cmp.Diff(want, got); diff != "" {
 			t.Error(diff)

@@ -27,33 +27,54 @@ func (t *Ticket) Outcome(i int) string {
 	return OutcomeAdmitted
 }
 
-// count adds the request to the charts, once for each rule that applied.
-// Without a denial's code the rules speak for themselves.
+// count adds the request to the charts, for each rule that applied under the
+// rule's word and under each metric that it spends. Without a denial's code the
+// rules speak for themselves.
 func (t *Ticket) count(code string, status int) {
 	e := t.caller.Entitlement
 	if e == nil {
 		return
 	}
-	hour := t.began.Unix() / 3600 * 3600
+	kind := rollupKind{hour: t.began.Unix() / 3600 * 3600, account: e.Account, class: status / 100}
 	for i := range t.rules {
-		decision := code
-		if decision == "" {
-			decision = t.Outcome(i)
+		r := &t.rules[i]
+		if kind.decision = code; code == "" {
+			kind.decision = t.Outcome(i)
 		}
-		t.gate.rt.recorder.count(e.Digest(), rollupKind{
-			hour: hour, account: e.Account, scope: ChartScope(t.rules[i].Rule), decision: decision, class: status / 100,
-		}, t.cost(i))
+		kind.scope, kind.metric = ChartScope(r.Rule), ""
+		own := ownSpend(r, kind.scope)
+		if own < len(r.Spends) && r.Spends[own].Metric != kind.scope {
+			kind.metric = r.Spends[own].Metric
+		}
+		t.gate.rt.recorder.count(e.Digest(), kind, t.cost(i, own))
+		for s := range r.Spends {
+			if s != own {
+				kind.scope, kind.metric = r.Spends[s].Metric, ""
+				t.gate.rt.recorder.count(e.Digest(), kind, t.cost(i, s))
+			}
+		}
 	}
 }
 
-// cost is what rule i has charged of its first metric.
-func (t *Ticket) cost(i int) int64 {
+// ownSpend is the spend whose cost stands beside the rule's word: of the metric
+// of that name, else the first.
+func ownSpend(r *quota.Applied, scope string) int {
+	for s := range r.Spends {
+		if r.Spends[s].Metric == scope {
+			return s
+		}
+	}
+	return 0
+}
+
+// cost is what rule i has charged by its given spend, 0 where it has none.
+func (t *Ticket) cost(i, spend int) int64 {
 	r := &t.rules[i]
-	if len(r.Spends) == 0 {
+	if spend >= len(r.Spends) {
 		return 0
 	}
 	for j := range t.charges {
-		if c := &t.charges[j]; c.Rule == i && c.Key.Space == quota.SpaceUsage && c.Key.Name == r.Spends[0].Metric {
+		if c := &t.charges[j]; c.Rule == i && c.Key.Space == quota.SpaceUsage && c.Key.Name == r.Spends[spend].Metric {
 			return t.decision.Outcomes[j].Charged
 		}
 	}

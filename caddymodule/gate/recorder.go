@@ -63,6 +63,9 @@ type rollupKind struct {
 	scope    string
 	decision string
 	class    int
+	// metric is what was spent where the scope has another name: the request
+	// stands in the charts under both, and is counted here once.
+	metric string
 }
 
 type rollupSum struct{ requests, cost int64 }
@@ -271,13 +274,18 @@ func (r *recorder) withCharts(t quota.EpochTotals) quota.Flush {
 func (r *recorder) takeRollups() []quota.Rollup {
 	var out []quota.Rollup
 	for k, v := range r.rollups {
-		if len(out) == chartBatch {
+		if len(out) > chartBatch-2 && (k.metric != "" || len(out) == chartBatch) {
 			break
 		}
-		out = append(out, quota.Rollup{
+		u := quota.Rollup{
 			Hour: k.hour, Account: k.account, Scope: k.scope, Decision: k.decision,
 			StatusClass: k.class, Requests: v.requests, Cost: v.cost,
-		})
+		}
+		out = append(out, u)
+		if k.metric != "" {
+			u.Scope = k.metric
+			out = append(out, u)
+		}
 		delete(r.rollups, k)
 	}
 	return out

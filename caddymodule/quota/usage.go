@@ -90,15 +90,17 @@ type Change struct {
 // AllSubjects is the subject of a change that concerns everyone.
 const AllSubjects Subject = "*"
 
-// Rollup is a delta for the charts: requests of one kind within one hour.
+// Rollup is a delta for the charts: requests of one kind within one hour. A
+// request stands in them once for each rule that applied, under the rule's word,
+// and under each metric that the rule spends.
 type Rollup struct {
 	Hour        int64 // Unix seconds, a multiple of 3600
 	Account     Subject
-	Scope       string // the rule's first scope or metric, else its name
+	Scope       string // a metric, or the rule's first scope or metric, else its name
 	Decision    string // "admitted", "shadow_denied", or the code of the denial
 	StatusClass int    // of the answer: 2 for 2xx; 0 where none was sent
 	Requests    int64
-	Cost        int64
+	Cost        int64 // of the metric that Scope names, else of the rule's first one
 }
 
 // Seen is a caller learned from a verified credential.
