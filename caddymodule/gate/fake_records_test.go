@@ -12,20 +12,21 @@ import (
 // fakeRecords are a small model of the records: what accounts may do, the
 // numbered changes of it, and usage by epoch.
 type fakeRecords struct {
-	mu       sync.Mutex
-	plan     *quota.Plan // of everyone without a row
-	counted  map[string]quota.Periods
-	rows     map[quota.Subject]quota.Entitlement
-	seq      int64
-	changes  []quota.Change
-	changed  chan struct{} // closed and made anew by each change
-	loads    map[quota.Subject]int
-	epochs   map[string]*fakeEpoch
-	levels   map[string]int64 // set by an admin, by metric
-	rollups  map[quota.Rollup]quota.Rollup
-	seen     map[quota.Subject]string
-	flushes  int
-	maintain int
+	mu         sync.Mutex
+	plan       *quota.Plan // of everyone without a row
+	counted    map[string]quota.Periods
+	rows       map[quota.Subject]quota.Entitlement
+	seq        int64
+	changes    []quota.Change
+	changed    chan struct{} // closed and made anew by each change
+	loads      map[quota.Subject]int
+	epochs     map[string]*fakeEpoch
+	levels     map[string]int64 // set by an admin, by metric
+	rollups    map[quota.Rollup]quota.Rollup
+	thresholds []quota.Threshold
+	seen       map[quota.Subject]string
+	flushes    int
+	maintain   int
 
 	// These may be nil. They are called without the lock.
 	onLoad    func(ctx context.Context, account quota.Subject) error
@@ -200,6 +201,7 @@ func (r *fakeRecords) write(f quota.Flush) error {
 			r.seen[s.Account] = s.Email
 		}
 	}
+	r.thresholds = append(r.thresholds, f.Thresholds...)
 	e.closed = f.Final
 	return nil
 }

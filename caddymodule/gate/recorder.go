@@ -41,10 +41,11 @@ type recorder struct {
 
 	ticks int // of run alone
 
-	mu      sync.Mutex // one flush at a time
-	seq     int64
-	rollups map[rollupKind]rollupSum
-	known   map[quota.Subject]string // e-mail by account, not yet written
+	mu         sync.Mutex // one flush at a time
+	seq        int64
+	rollups    map[rollupKind]rollupSum
+	known      map[quota.Subject]string // e-mail by account, not yet written
+	thresholds []quota.Threshold        // not yet written
 	// inFlight is what a failed flush has sent: it is sent again unchanged under
 	// its number, since the records may have taken it.
 	inFlight *quota.Flush
@@ -54,6 +55,7 @@ type rollupShard struct {
 	mu   sync.Mutex
 	sums map[rollupKind]rollupSum
 	seen map[quota.Subject]string
+	near thresholds
 	_    [64]byte // its own cache line
 }
 
@@ -80,6 +82,7 @@ func newRecorder(l Ledger, u UsageStore, every time.Duration, stats *Stats, log 
 	for i := range r.shards {
 		r.shards[i].sums = map[rollupKind]rollupSum{}
 		r.shards[i].seen = map[quota.Subject]string{}
+		r.shards[i].near.known = map[quota.Threshold]struct{}{}
 	}
 	return r
 }
@@ -190,6 +193,8 @@ func (r *recorder) write(ctx context.Context, t quota.EpochTotals, current bool)
 	f := quota.Flush{EpochTotals: t}
 	if current {
 		f = r.withCharts(t)
+		r.collectThresholds()
+		f.Thresholds = r.thresholds
 	}
 	err = r.usage.Flush(ctx, f)
 	if closed := (*quota.EpochClosedError)(nil); errors.As(err, &closed) {
@@ -203,7 +208,7 @@ func (r *recorder) write(ctx context.Context, t quota.EpochTotals, current bool)
 	}
 	r.ledger.Flushed(t)
 	if current {
-		r.inFlight = nil
+		r.inFlight, r.thresholds = nil, nil
 	}
 	return false, nil
 }

@@ -15,6 +15,7 @@ import (
 // and is logged. ctx may have ended: the client's leaving settles nothing.
 func (t *Ticket) Settle(ctx context.Context, r Result) {
 	t.refund(ctx, r)
+	t.noteThresholds(t.charges, &t.decision)
 	t.chargeLate(ctx, r)
 	t.free(ctx, r)
 	t.count("", r.Status)
@@ -94,6 +95,7 @@ func (t *Ticket) chargeLate(ctx context.Context, r Result) {
 		t.gate.log.Error("charging at the end of a request failed", zap.Error(err))
 		return
 	}
+	t.noteThresholds(late, &d)
 	for i := range late { // for the charts
 		for j := range t.charges {
 			if t.charges[j].Key == late[i].Key {

@@ -83,6 +83,7 @@ func (t *Ticket) judged() (*Ticket, error) {
 		return t, nil
 	}
 	d := quota.NewDenial(t.charges, &t.decision, t.caller.Entitlement, t.rules, t.began)
+	t.noteThresholds(t.charges, &t.decision)
 	t.count(d.Code, d.Status)
 	return t, d
 }

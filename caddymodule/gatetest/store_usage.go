@@ -17,9 +17,10 @@ func usageTests() map[string]func(*storeTest) {
 		"usage summary":                            testSummary,
 		"a level is what was set and what came on": testLevel,
 		"a level that is set while usage is held":  testLevelExcept,
-		"rollups":                testRollups,
-		"callers":                testCallers,
-		"what cannot be flushed": testRefusedFlushes,
+		"rollups":                    testRollups,
+		"callers":                    testCallers,
+		"thresholds are raised once": testThresholds,
+		"what cannot be flushed":     testRefusedFlushes,
 	}
 }
 
@@ -228,6 +229,28 @@ func testRollups(t *storeTest) {
 	}
 	if n := t.number("SELECT COUNT(*) FROM usage_daily"); n != 3 {
 		t.Errorf("%d daily rows, want 3: two days and the anonymous", n)
+	}
+}
+
+func testThresholds(t *storeTest) {
+	month := total(alice, "jobs", quota.PeriodMonth, t.clock.Now(), 8, 0)
+	near := quota.Threshold{Account: alice, Metric: "jobs", Start: month.Start, Percent: 80, Limit: 10, Used: 8}
+	reached, other, level := near, near, near
+	reached.Percent, reached.Used = 100, 10
+	other.Limit = 20 // of another plan
+	level.Metric, level.Start = "storage_bytes", 0
+	flush := func(epoch string, ts ...quota.Threshold) {
+		t.Helper()
+		t.ok(t.store.Flush(t.Context(), quota.Flush{EpochTotals: quota.EpochTotals{Epoch: epoch}, Thresholds: ts}))
+	}
+	flush("e1", near)
+	flush("e1", reached, near, near) // told again, and by another gateway
+	flush("e2", level, near, other)
+	if n := t.number("SELECT COUNT(*) FROM quota_notifications"); n != 4 {
+		t.Errorf("%d thresholds, want 4", n)
+	}
+	if n := t.number("SELECT COUNT(*) FROM quota_notifications WHERE account_id = 'alice' AND metric = 'jobs' AND limit_value = 10 AND threshold IN (80, 100)"); n != 2 {
+		t.Errorf("%d thresholds of alice's jobs at 10, want 2", n)
 	}
 }
 

@@ -68,7 +68,7 @@ func startFastAPI(t *testing.T, redis string) *fastAPI {
 	}
 	t.Cleanup(func() { _ = f.db.Close() })
 	for app, addr := range map[string]string{"backend.auth:app": f.auth, "backend.dashboard:app": f.dashboard} {
-		startUvicorn(t, exec.Command(interpreter, "-m", "uvicorn", app, "--host", "127.0.0.1", "--port", portOf(addr), //nolint:noctx // stopped by its cleanup
+		startUvicorn(t, exec.Command(interpreter, "-m", "uvicorn", app, "--host", "127.0.0.1", "--port", portOf(addr),
 			"--proxy-headers", "--no-access-log"), dir, env)
 	}
 	await(t, "http://"+f.auth+"/v1/auth/health")

@@ -118,4 +118,6 @@ type Flush struct {
 	Seq     int64
 	Rollups []Rollup
 	Seen    []Seen
+	// Thresholds may be told again: the records raise each once.
+	Thresholds []Threshold
 }

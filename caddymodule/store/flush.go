@@ -47,6 +47,9 @@ func (s *Store) Flush(ctx context.Context, f quota.Flush) error {
 		if err := putCallers(ctx, q, &f, now); err != nil {
 			return err
 		}
+		if err := raiseThresholds(ctx, q, f.Thresholds, now); err != nil {
+			return err
+		}
 		if f.Final {
 			if _, err := q.CloseEpoch(ctx, sqlgen.CloseEpochParams{Epoch: f.Epoch, ClosedAt: now}); err != nil {
 				return fmt.Errorf("closing epoch: %w", err)
