@@ -28,6 +28,7 @@ func main() {
 	flag.IntVar(&o.clients, "clients", 16, "concurrent connections to each")
 	flag.StringVar(&o.gogc, "gogc", "100", "GOGC of both")
 	flag.StringVar(&o.headers, "headers", "both", "the directive's option headers")
+	flag.StringVar(&o.stage, "stage", "all", "how much of the gateway is configured: nothing, app, identify or all")
 	flag.StringVar(&o.profile, "cpuprofile", "", "write CPU profiles to FILE (ours) and FILE.plain; they disturb the ratio")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
@@ -39,8 +40,8 @@ func main() {
 }
 
 type options struct {
-	ours, plain, gogc, headers, profile string
-	pairs, requests, clients            int
+	ours, plain, gogc, headers, stage, profile string
+	pairs, requests, clients                   int
 }
 
 // sample is what one measurement says of one process.

@@ -71,10 +71,14 @@ func newRig(ctx context.Context, dir string, o options) (*rig, error) {
 		}
 		r.tokens = append(r.tokens, token)
 	}
-	if r.ours, err = start(ctx, dir, "ours", o.ours, o.gogc, gatewayConfig(dir, backend.Addr().String(), o.headers)); err != nil {
+	gateway, err := gatewayConfig(dir, backend.Addr().String(), o)
+	if err != nil {
 		return nil, err
 	}
-	if r.plain, err = start(ctx, dir, "plain", o.plain, o.gogc, plainConfig(backend.Addr().String())); err != nil {
+	if r.ours, err = start(ctx, dir, "ours", o.ours, o.gogc, gateway); err != nil {
+		return nil, err
+	}
+	if r.plain, err = start(ctx, dir, "plain", o.plain, o.gogc, config(backend.Addr().String(), "", "")); err != nil {
 		r.stop()
 		return nil, err
 	}
@@ -82,14 +86,11 @@ func newRig(ctx context.Context, dir string, o options) (*rig, error) {
 }
 
 // gatewayConfig charges each request one rate and the quota of api_calls in
-// two periods, with durable metering: what a site pays for its first rule.
-func gatewayConfig(dir, backend, headers string) string {
-	return fmt.Sprintf(`{
-	admin {$ADMIN}
-	persist_config off
-	auto_https off
-	default_bind 127.0.0.1
-	quota {
+// two periods, with durable metering: what a site pays for its first rule. The
+// stages before all of it leave the charges out (identify), the directive too
+// (app), or the app as well (nothing), to tell what costs how much.
+func gatewayConfig(dir, backend string, o options) (string, error) {
+	app := fmt.Sprintf(`	quota {
 		records sqlite %s
 		default_plan enterprise
 		verify jwt {
@@ -98,31 +99,33 @@ func gatewayConfig(dir, backend, headers string) string {
 			require type access
 		}
 	}
-}
-http://:{$PORT} {
-	quota {
-		headers %s
-		rule api {
-			limit bench 1000000000/1h
-			spend api_calls
-		}
+`, filepath.Join(dir, "quota.db"))
+	directive := func(rule string) string { return fmt.Sprintf("\tquota {\n\t\theaders %s\n%s\t}\n", o.headers, rule) }
+	switch o.stage {
+	case "nothing":
+		return config(backend, "", ""), nil
+	case "app":
+		return config(backend, app, ""), nil
+	case "identify":
+		return config(backend, app, directive("")), nil
+	case "all":
+		return config(backend, app, directive("\t\trule api {\n\t\t\tlimit bench 1000000000/1h\n\t\t\tspend api_calls\n\t\t}\n")), nil
 	}
-	reverse_proxy %s
-}
-`, filepath.Join(dir, "quota.db"), headers, backend)
+	return "", fmt.Errorf("unknown stage %q: want nothing, app, identify or all", o.stage)
 }
 
-func plainConfig(backend string) string {
+// config is a Caddyfile that proxies to the backend, with global options and directives before it.
+func config(backend, options, directives string) string {
 	return fmt.Sprintf(`{
 	admin {$ADMIN}
 	persist_config off
 	auto_https off
 	default_bind 127.0.0.1
-}
+%s}
 http://:{$PORT} {
-	reverse_proxy %s
+%s	reverse_proxy %s
 }
-`, backend)
+`, options, directives, backend)
 }
 
 func start(ctx context.Context, dir, name, binary, gogc, config string) (*process, error) {
