@@ -9,6 +9,26 @@
 // nothing has to run for a trial or a paid period to end. A row that cannot be
 // enforced as written is refused with a *RowError, never guessed at.
 //
+// # The host's tables
+//
+// The backends' own tables of users and sessions are reached by SQL that is made
+// from HostOptions and the catalogue: no object of ours depends on them, and the
+// host may alter or drop them at any time. Ids are compared in the host's own
+// type, and a text that is none of its values finds nobody; a column that is
+// missing is null.
+//
+//   - Entitlement adds the host's status of a user (see KeptOut) and the sessions
+//     that the host has revoked. Where the host's rows cannot be read, HostFault
+//     says why, and ours stand alone.
+//   - ListUsers, CountUsers, User and UserSessions are the directory: the host's
+//     users, or, without such a table, the callers in accounts, each with what we
+//     know of them. Host says which it is.
+//   - SetHostStatus, SetHostEmail and RevokeHostSessions write the host's rows and
+//     nothing of ours. A service that writes both uses writeHost, which is write
+//     with a hostTx beside the queries: its setStatus, setEmail and
+//     revokeSessions each run in a savepoint, and what the host refuses is a
+//     HostWrite that says so, never an error that rolls ours back.
+//
 // It knows neither Caddy nor HTTP. Opening a database, watching it for changes
 // and running Maintain are left to the records guests.
 package store

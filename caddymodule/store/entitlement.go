@@ -9,8 +9,8 @@ import (
 	"github.com/quotagate/quotagate/caddymodule/store/sqlgen"
 )
 
-// Entitlement is what the account may do now, from one snapshot. An account
-// without any row has the default plan. It answers a *RowError where a row
+// Entitlement is what the account may do now, from one snapshot, and what the
+// host's own tables say of a user. An account without any row has the default plan. It answers a *RowError where a row
 // cannot be enforced as written, ErrNoDefaultPlan where there is no plan to fall
 // back to, and a *SchemaError.
 func (s *Store) Entitlement(ctx context.Context, account quota.Subject) (*quota.Entitlement, error) {
@@ -27,6 +27,9 @@ func (s *Store) Entitlement(ctx context.Context, account quota.Subject) (*quota.
 	})
 	if err != nil {
 		return nil, fmt.Errorf("loading entitlement: %w", err)
+	}
+	if account.Kind() == kindUser {
+		s.applyHost(ctx, e)
 	}
 	return e, nil
 }

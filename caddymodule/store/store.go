@@ -39,6 +39,7 @@ type Store struct {
 	schemaOK    atomic.Bool
 	defaultPlan atomic.Pointer[string]
 	latest      atomic.Pointer[catalogue] // the newest that was loaded
+	host        hostState
 }
 
 // New is a store over db, which it does not close. The schema is looked at by
@@ -87,6 +88,11 @@ func (s *Store) ready(ctx context.Context) error {
 
 // read runs f in one snapshot.
 func (s *Store) read(ctx context.Context, f func(q *sqlgen.Queries) error) error {
+	return s.readTx(ctx, func(_ sqlgen.DBTX, q *sqlgen.Queries) error { return f(q) })
+}
+
+// readTx is read for what also asks with text that is made here.
+func (s *Store) readTx(ctx context.Context, f func(tx sqlgen.DBTX, q *sqlgen.Queries) error) error {
 	if err := s.ready(ctx); err != nil {
 		return err
 	}
@@ -94,7 +100,7 @@ func (s *Store) read(ctx context.Context, f func(q *sqlgen.Queries) error) error
 	if err != nil {
 		return fmt.Errorf("beginning a snapshot: %w", err)
 	}
-	err = f(sqlgen.New(tx))
+	err = f(tx, sqlgen.New(tx))
 	if end := tx.Rollback(); err == nil && end != nil && !errors.Is(end, sql.ErrTxDone) {
 		err = fmt.Errorf("ending a snapshot: %w", end)
 	}
@@ -108,6 +114,11 @@ const maxAttempts = 4
 // write runs f in one transaction, again if the engine says that trying again
 // may help; f must therefore keep nothing from a failed run.
 func (s *Store) write(ctx context.Context, f func(q *sqlgen.Queries) error) error {
+	return s.writeTx(ctx, func(_ sqlgen.DBTX, q *sqlgen.Queries) error { return f(q) })
+}
+
+// writeTx is write for what also writes with text that is made here.
+func (s *Store) writeTx(ctx context.Context, f func(tx sqlgen.DBTX, q *sqlgen.Queries) error) error {
 	if err := s.ready(ctx); err != nil {
 		return err
 	}
@@ -119,7 +130,7 @@ func (s *Store) write(ctx context.Context, f func(q *sqlgen.Queries) error) erro
 	}
 }
 
-func (s *Store) writeOnce(ctx context.Context, f func(q *sqlgen.Queries) error) error {
+func (s *Store) writeOnce(ctx context.Context, f func(tx sqlgen.DBTX, q *sqlgen.Queries) error) error {
 	if s.writer != nil {
 		select {
 		case s.writer <- struct{}{}:
@@ -145,12 +156,12 @@ func (s *Store) writeOnce(ctx context.Context, f func(q *sqlgen.Queries) error) 
 }
 
 // run calls f with the transaction's queries.
-func (s *Store) run(tx *sql.Tx, f func(q *sqlgen.Queries) error) error {
+func (s *Store) run(tx *sql.Tx, f func(tx sqlgen.DBTX, q *sqlgen.Queries) error) error {
 	if s.engine != SQLite {
-		return f(sqlgen.New(tx))
+		return f(tx, sqlgen.New(tx))
 	}
 	p := prepare(tx)
-	err := f(sqlgen.New(p))
+	err := f(p, sqlgen.New(p))
 	if end := p.close(); err == nil && end != nil {
 		err = fmt.Errorf("closing statements: %w", end)
 	}

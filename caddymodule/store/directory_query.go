@@ -1,0 +1,291 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/quotagate/quotagate/caddymodule/store/sqlgen"
+)
+
+// directoryQuery selects users of one table, with our rows beside them.
+type directoryQuery struct {
+	hostQuery
+	table *hostTable
+	plans *catalogue
+	grace time.Duration
+	now   time.Time
+	where []string
+}
+
+func (s *Store) newDirectoryQuery(t *hostTable, plans *catalogue) *directoryQuery {
+	q := &directoryQuery{hostQuery: hostQuery{engine: s.engine}, table: t, plans: plans, grace: s.grace, now: s.now()}
+	if t.condition != "" {
+		q.where = append(q.where, t.condition)
+	}
+	return q
+}
+
+func (q *directoryQuery) id() string { return q.asText(q.table.columns["id"]) }
+
+// effective is DirectoryUser.Status in SQL.
+func (q *directoryQuery) effective() string {
+	return "CASE WHEN c.state = 'deleted' THEN 'deleted'" +
+		" WHEN c.state = 'suspended' AND (c.until IS NULL OR c.until > " + q.instant(q.now) + ") THEN 'suspended'" +
+		" ELSE COALESCE(LOWER(" + q.status(q.table.columns["status"]) + "), 'active') END"
+}
+
+func (q *directoryQuery) filter(f UserFilter) {
+	if f.Search != "" {
+		// Not LIKE: nothing in the text is a pattern.
+		in := "INSTR(LOWER(%s), LOWER(%s)) > 0"
+		if q.engine == Postgres {
+			in = "STRPOS(LOWER(%s), LOWER(%s)) > 0"
+		}
+		var any []string
+		for _, ours := range []string{"email", "username"} {
+			if c := q.table.columns[ours]; c.there() {
+				any = append(any, fmt.Sprintf(in, q.asText(c), q.text(f.Search)))
+			}
+		}
+		if is, ok := q.equals(q.table.columns["id"], f.Search); ok {
+			any = append(any, is)
+		}
+		q.where = append(q.where, "("+strings.Join(append(any, "1 = 0"), " OR ")+")")
+	}
+	if f.Status != "" {
+		q.where = append(q.where, q.effective()+" = LOWER("+q.text(f.Status)+")")
+	}
+	if f.Plan != "" {
+		q.where = append(q.where, q.onPlan(f.Plan))
+	}
+}
+
+// onPlan is the condition of users whose plan is the named one now: judge, in SQL.
+func (q *directoryQuery) onPlan(name string) string {
+	row := q.plans.byName(name)
+	if row == nil {
+		return "1 = 0"
+	}
+	now := q.instant(q.now)
+	pending := "s.pending_plan_id IS NOT NULL AND s.pending_effective_at IS NOT NULL"
+	due := pending + " AND s.pending_effective_at <= " + now
+	given := "s.source <> 'stripe' AND s.status <> 'past_due'"
+	ended := strings.Join([]string{
+		"s.ended_at <= " + now,
+		"s.status = 'trial' AND s.trial_end <= " + now,
+		"s.status = 'past_due' AND s.past_due_since <= " + q.instant(q.now.Add(-q.grace)),
+		"s.cancel_at_period_end AND s.current_period_end <= " + now,
+		"NOT s.cancel_at_period_end AND " + given + " AND " + due + " AND s.pending_period_end <= " + now,
+		"NOT s.cancel_at_period_end AND " + given + " AND NOT (" + pending + ") AND s.current_period_end <= " + now,
+	}, " OR ")
+	plan := "CASE WHEN s.status NOT IN ('active', 'trial', 'past_due') THEN NULL WHEN " + ended + " THEN NULL WHEN " + due +
+		" THEN s.pending_plan_id ELSE s.plan_id END"
+	is := plan + " = " + q.text(row.ID)
+	if q.plans.defaultRow != nil && q.plans.defaultRow.ID == row.ID {
+		is = "COALESCE(" + is + ", TRUE)"
+	}
+	return "(" + is + ")"
+}
+
+func (q *directoryQuery) from() string {
+	text := " FROM " + q.table.name + " u" +
+		" LEFT JOIN user_controls c ON c.user_id = " + q.id() +
+		" LEFT JOIN admins a ON a.user_id = " + q.id() +
+		" LEFT JOIN subscriptions s ON s.account_id = " + q.id() + " AND s.is_current"
+	if len(q.where) > 0 {
+		text += " WHERE " + strings.Join(q.where, " AND ")
+	}
+	return text
+}
+
+func (q *directoryQuery) count() string { return "SELECT COUNT(*)" + q.from() }
+
+// selection is the select of users, with the text by which they are sorted last.
+func (q *directoryQuery) selection(sorted string) string {
+	columns := []string{
+		q.id(), q.asText(q.table.columns["email"]), q.asText(q.table.columns["username"]),
+		q.status(q.table.columns["status"]), q.effective(), "a.user_id IS NOT NULL", q.asText(q.table.columns["created_at"]),
+		"s.id", "s.plan_id", "s.source", "s.status", "s.trial_end", "s.current_period_end", "s.cancel_at_period_end",
+		"s.cancelled_at", "s.ended_at", "s.past_due_since", "s.pending_plan_id", "s.pending_effective_at", "s.pending_period_end",
+		sorted,
+	}
+	return "SELECT " + strings.Join(columns, ", ") + q.from()
+}
+
+// userOrder is the order of a list.
+type userOrder struct {
+	column  string
+	reverse bool
+}
+
+// check fills in the defaults.
+func (p *UserPage) check() (userOrder, error) {
+	if p.Limit == 0 {
+		p.Limit = defaultPage
+	}
+	if p.Limit < 1 || p.Limit > maxPage {
+		return userOrder{}, invalid("limit", "want 1 to %d, got %d", maxPage, p.Limit)
+	}
+	if p.Skip < 0 || p.Skip > 0 && p.After != "" {
+		return userOrder{}, invalid("skip", "want 0 or more, and not together with a cursor")
+	}
+	if p.Sort == "" {
+		p.Sort = "-created_at"
+	}
+	name, reverse := strings.CutPrefix(p.Sort, "-")
+	if !slices.Contains([]string{"id", "email", "username", "created_at"}, name) {
+		return userOrder{}, invalid("sort", "%q is none of id, email, username, created_at, with or without a - before it", p.Sort)
+	}
+	return userOrder{name, reverse}, nil
+}
+
+// cursor is where a page ends.
+type cursor struct {
+	Sort string  `json:"s"`
+	ID   string  `json:"i"`
+	At   *string `json:"v"` // the value that is sorted by
+}
+
+// page is the statement of a page.
+func (q *directoryQuery) page(o userOrder, p UserPage) (string, error) {
+	id := "u." + q.table.columns["id"].name
+	direction, beyond := "", " > "
+	if o.reverse {
+		direction, beyond = " DESC", " < "
+	}
+	by := q.table.columns[o.column]
+	if o.column == "id" || !by.there() {
+		by = hostColumn{}
+	}
+	sorted, order := "NULL", id+direction
+	if by.there() {
+		sorted, order = q.exact(by), "u."+by.name+direction+" NULLS LAST, "+order
+	}
+	if p.After != "" {
+		after, err := readCursor(p.After, o)
+		if err != nil {
+			return "", err
+		}
+		behind, err := q.behind(by, after, id, beyond)
+		if err != nil {
+			return "", err
+		}
+		q.where = append(q.where, behind)
+	}
+	// One more than asked for shows whether there is a next page.
+	text := q.selection(sorted) + " ORDER BY " + order + " LIMIT " + strconv.Itoa(p.Limit+1)
+	if p.Skip > 0 {
+		text += " OFFSET " + strconv.Itoa(p.Skip)
+	}
+	return text, nil
+}
+
+// behind is the condition of what follows a cursor.
+func (q *directoryQuery) behind(by hostColumn, after cursor, id, beyond string) (string, error) {
+	own := q.table.columns["id"]
+	if _, ok := (&hostQuery{engine: q.engine}).equals(own, after.ID); !ok {
+		return "", errCursor() // of another table, or made up
+	}
+	same := id + beyond + q.value(own, after.ID)
+	switch {
+	case !by.there():
+		return same, nil
+	case after.At == nil:
+		return "(u." + by.name + " IS NULL AND " + same + ")", nil
+	}
+	value := q.value(by, *after.At)
+	return "(u." + by.name + beyond + value + " OR u." + by.name + " IS NULL OR (u." + by.name + " = " + value + " AND " + same + "))", nil
+}
+
+// exact is a column as the text that value makes the same value of again.
+func (q *directoryQuery) exact(c hostColumn) string {
+	if q.engine == Postgres {
+		return "CAST(u." + c.name + " AS text)"
+	}
+	return "CAST(u." + c.name + " AS TEXT)"
+}
+
+func errCursor() error {
+	return invalid("cursor", "is not one that this list has given: begin anew without it")
+}
+
+func readCursor(text string, o userOrder) (cursor, error) {
+	var c cursor
+	raw, err := base64.RawURLEncoding.DecodeString(text)
+	if err != nil {
+		return c, errCursor()
+	}
+	if err := json.Unmarshal(raw, &c); err != nil || c.Sort != o.String() || c.ID == "" {
+		return c, errCursor()
+	}
+	return c, nil
+}
+
+func (o userOrder) String() string {
+	if o.reverse {
+		return "-" + o.column
+	}
+	return o.column
+}
+
+// run reads a page of limit users, and where the next one begins.
+func (q *directoryQuery) run(ctx context.Context, tx sqlgen.DBTX, text string, o userOrder, limit int) (users []DirectoryUser, next string, err error) {
+	rows, err := tx.QueryContext(ctx, text, q.args...)
+	if err != nil {
+		return nil, "", err
+	}
+	defer func() { err = errors.Join(err, rows.Close()) }()
+	var last cursor
+	for rows.Next() {
+		if len(users) == limit {
+			raw, err := json.Marshal(last)
+			if err != nil {
+				return nil, "", fmt.Errorf("making a cursor: %w", err)
+			}
+			next = base64.RawURLEncoding.EncodeToString(raw)
+			break
+		}
+		u, at, err := q.scan(rows)
+		if err != nil {
+			return nil, "", fmt.Errorf("reading a user: %w", err)
+		}
+		users = append(users, u)
+		last = cursor{Sort: o.String(), ID: u.ID, At: at}
+	}
+	return users, next, rows.Err()
+}
+
+func (q *directoryQuery) scan(rows *sql.Rows) (u DirectoryUser, at *string, err error) {
+	var (
+		id, email, username, status, created, sorted sql.NullString
+		subscription, source, state                  sql.NullString
+		cancels                                      sql.NullBool
+		row                                          sqlgen.Subscription
+	)
+	err = rows.Scan(&id, &email, &username, &status, &u.Status, &u.Superadmin, &created,
+		&subscription, &row.PlanID, &source, &state, &row.TrialEnd, &row.CurrentPeriodEnd, &cancels,
+		&row.CancelledAt, &row.EndedAt, &row.PastDueSince, &row.PendingPlanID, &row.PendingEffectiveAt, &row.PendingPeriodEnd, &sorted)
+	if err != nil {
+		return u, nil, err
+	}
+	u.ID, u.Email, u.Username, u.HostStatus, u.CreatedAt = id.String, pointer(email), pointer(username), pointer(status), hostTime(created)
+	var current *sqlgen.Subscription
+	if subscription.Valid {
+		row.ID, row.Source, row.Status, row.CancelAtPeriodEnd = subscription.String, source.String, state.String, cancels.Bool
+		current = &row
+	}
+	st := judge(current, q.now, q.grace)
+	u.Subscription = st.status
+	if plan, err := q.plans.rowOf(st.planID); err == nil {
+		u.Plan = plan.Name
+	}
+	return u, pointer(sorted), nil
+}
