@@ -59,7 +59,7 @@ type storeTest struct {
 func RunStore(t *testing.T, h StoreHarness) {
 	t.Helper()
 	for _, group := range []map[string]func(*storeTest){
-		planTests(), subscriptionTests(), overrideTests(), usageTests(), epochTests(), rowTests(), documentTests(), viewTests(),
+		planTests(), subscriptionTests(), overrideTests(), usageTests(), epochTests(), rowTests(), documentTests(), viewTests(), billingTests(),
 	} {
 		for name, f := range group {
 			t.Run(name, func(t *testing.T) {

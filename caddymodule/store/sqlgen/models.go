@@ -17,6 +17,38 @@ type Admin struct {
 	GrantedAt column.Time
 }
 
+type CheckoutSession struct {
+	ID        string
+	AccountID string
+	PlanID    string
+	Price     string
+	Quantity  int64
+	TrialDays int64
+	Url       string
+	CreatedBy string
+	CreatedAt column.Time
+	ExpiresAt column.Time
+	ClosedAt  column.Time
+}
+
+type Invoice struct {
+	ID                   string
+	AccountID            string
+	StripeSubscriptionID sql.NullString
+	Number               string
+	Status               string
+	Currency             string
+	AmountDue            int64
+	AmountPaid           int64
+	AmountRemaining      int64
+	PeriodStart          column.Time
+	PeriodEnd            column.Time
+	CreatedAt            column.Time
+	PaidAt               column.Time
+	HostedUrl            string
+	PdfUrl               string
+}
+
 type PlanPrice struct {
 	ID              string
 	PlanID          string

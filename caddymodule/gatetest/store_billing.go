@@ -1,0 +1,475 @@
+package gatetest
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/quotagate/quotagate/caddymodule/quota"
+	"github.com/quotagate/quotagate/caddymodule/store"
+)
+
+func billingTests() map[string]func(*storeTest) {
+	return map[string]func(*storeTest){
+		"an event is received once":                   testEventOnce,
+		"events replayed":                             testEventReplay,
+		"a customer is leased to one":                 testSyncLease,
+		"a failed read backs off and dies":            testSyncFailure,
+		"of two reads the later one stays":            testStaleRead,
+		"which subscription is current":               testChooseCurrent,
+		"a grant over a paid subscription stays":      testGrantOverPaid,
+		"a price keeps its plan":                      testLearnedPrices,
+		"the truth once more changes nothing":         testApplyTwice,
+		"what the provider no longer has is over":     testMissingSubscription,
+		"a plan that is pending":                      testPendingFromTruth,
+		"customers, checkouts, invoices":              testBillingAccounts,
+		"overdue renewals are read again":             testOverdue,
+		"concurrent reads of one customer":            testConcurrentSyncs,
+		"billing events are listed with their states": testEventStates,
+	}
+}
+
+// billed is a subscription to a plan's month, as Stripe would have it.
+func (t *storeTest) billed(id, status, key string) store.BilledSubscription {
+	now := t.clock.Now()
+	b := store.BilledSubscription{
+		ID: id, Status: status, PriceID: "price_" + key, LookupKey: key, Quantity: 1,
+		StartedAt: now, Anchor: now, PeriodStart: now, PeriodEnd: now.AddDate(0, 1, 0),
+	}
+	switch status {
+	case "trialing":
+		b.TrialEnd = b.PeriodEnd
+	case "past_due":
+		b.PastDueSince = now
+	case "canceled":
+		b.CancelledAt, b.EndedAt = now, now
+	}
+	return b
+}
+
+// customer makes the account a customer.
+func (t *storeTest) customer(account quota.Subject, customer string) {
+	t.Helper()
+	got, err := t.store.SetCustomer(t.Context(), account, customer)
+	if err != nil || got != customer {
+		t.Fatalf("customer %s: %s, %v", customer, got, err)
+	}
+}
+
+// sync reads the customer: found is what the provider has.
+func (t *storeTest) sync(customer string, found ...store.BilledSubscription) *store.SyncResult {
+	t.Helper()
+	job, err := t.store.BeginSync(t.Context(), customer, "test")
+	t.ok(err)
+	r, err := t.store.ApplySync(t.Context(), job, store.CustomerTruth{Subscriptions: found})
+	return must(t, r, err)
+}
+
+func (t *storeTest) lease(holder string) []store.SyncJob {
+	t.Helper()
+	jobs, err := t.store.LeaseSyncs(t.Context(), holder, 10, time.Minute)
+	return must(t, jobs, err)
+}
+
+func testEventOnce(t *storeTest) {
+	e := store.BillingEvent{ID: "evt_1", Type: "customer.subscription.updated", Customer: "cus_1", Occurred: t.clock.Now()}
+	results := make([]bool, 6)
+	errs := concurrently(t.Context(), len(results), func(ctx context.Context, i int) (err error) {
+		results[i], err = t.store.ReceiveEvent(ctx, e)
+		return err
+	})
+	for _, err := range errs {
+		t.ok(err)
+	}
+	fresh := slices.DeleteFunc(results, func(b bool) bool { return !b })
+	if n := t.number("SELECT generation FROM stripe_sync_queue WHERE customer_id = 'cus_1'"); len(fresh) != 1 || n != 1 {
+		t.Errorf("received %d times, generation %d", len(fresh), n)
+	}
+	if _, err := t.store.ReceiveEvent(t.Context(), store.BillingEvent{ID: "evt_2", Type: "payout.paid", Occurred: t.clock.Now()}); err != nil {
+		t.Errorf("without a customer: %v", err)
+	}
+	if jobs := t.lease("a"); len(jobs) != 1 {
+		t.Errorf("leased %v", jobs)
+	}
+}
+
+func testEventReplay(t *storeTest) {
+	if err := t.store.ReplayEvent(t.Context(), "evt_none"); !isErr(err, store.ErrEventNotFound) {
+		t.Errorf("replaying nothing: %v", err)
+	}
+	_, err := t.store.ReceiveEvent(t.Context(), store.BillingEvent{ID: "evt_1", Type: "x", Customer: "cus_1", Occurred: t.clock.Now()})
+	t.ok(err)
+	job := t.lease("a")[0]
+	t.ok(t.store.FailSync(t.Context(), job, store.SyncFailure{Reason: "gone", Dead: true}))
+	if jobs := t.lease("a"); len(jobs) != 0 {
+		t.Errorf("leased what was given up: %v", jobs)
+	}
+	t.ok(t.store.ReplayEvent(t.Context(), "evt_1"))
+	if jobs := t.lease("a"); len(jobs) != 1 || jobs[0].Attempts != 0 {
+		t.Errorf("after the replay: %v", jobs)
+	}
+}
+
+func testSyncLease(t *storeTest) {
+	t.ok(t.store.RequestSync(t.Context(), "cus_1", "test"))
+	jobs := t.lease("a")
+	if len(jobs) != 1 || len(t.lease("b")) != 0 {
+		t.Fatalf("leased %v, and once more", jobs)
+	}
+	t.clock.Add(time.Minute) // the holder was killed
+	again := t.lease("b")
+	if len(again) != 1 || again[0].Fetch != jobs[0].Fetch+1 {
+		t.Fatalf("after the lease: %v", again)
+	}
+	t.ok(t.store.FailSync(t.Context(), jobs[0], store.SyncFailure{Retry: time.Hour}))
+	if n := t.number("SELECT attempts FROM stripe_sync_queue"); n != 0 {
+		t.Error("whose lease was over has put the customer off")
+	}
+	// What happens while it is read is read again.
+	t.ok(t.store.RequestSync(t.Context(), "cus_1", "test"))
+	r, err := t.store.ApplySync(t.Context(), again[0], store.CustomerTruth{})
+	if err != nil || r.Account != "" {
+		t.Fatalf("nobody's customer: %+v, %v", r, err)
+	}
+	last := t.lease("b")
+	if len(last) != 1 {
+		t.Fatal("what happened meanwhile was forgotten")
+	}
+	if _, err := t.store.ApplySync(t.Context(), last[0], store.CustomerTruth{}); err != nil || len(t.lease("b")) != 0 {
+		t.Errorf("not done: %v", err)
+	}
+}
+
+func testSyncFailure(t *storeTest) {
+	t.ok(t.store.RequestSync(t.Context(), "cus_1", "test"))
+	t.ok(t.store.FailSync(t.Context(), t.lease("a")[0], store.SyncFailure{Reason: "payment provider is not available", Retry: time.Minute}))
+	t.ok(t.store.RequestSync(t.Context(), "cus_1", "another reason")) // does not hurry it
+	if jobs := t.lease("a"); len(jobs) != 0 {
+		t.Errorf("leased before its time: %v", jobs)
+	}
+	h, err := t.store.BillingHealth(t.Context())
+	if err != nil || h.Pending != 1 || h.Dead != 0 || !h.OldestDue.Equal(t.clock.Now().Add(time.Minute)) {
+		t.Errorf("%+v, %v", h, err)
+	}
+	t.clock.Add(time.Minute)
+	jobs := t.lease("a")
+	if len(jobs) != 1 || jobs[0].Attempts != 1 {
+		t.Fatalf("%v", jobs)
+	}
+	t.ok(t.store.FailSync(t.Context(), jobs[0], store.SyncFailure{Reason: "no such customer", Dead: true}))
+	if h, err = t.store.BillingHealth(t.Context()); err != nil || h.Dead != 1 || h.Pending != 0 {
+		t.Errorf("%+v, %v", h, err)
+	}
+	t.ok(t.store.RequestSync(t.Context(), "cus_1", "news"))
+	if jobs := t.lease("a"); len(jobs) != 1 {
+		t.Errorf("news do not revive it: %v", jobs)
+	}
+}
+
+func testStaleRead(t *storeTest) {
+	t.customer(alice, "cus_1")
+	early, err := t.store.BeginSync(t.Context(), "cus_1", "test")
+	t.ok(err)
+	old := t.billed("sub_1", "active", "pro_monthly")
+	t.sync("cus_1", t.billed("sub_1", "canceled", "pro_monthly")) // began later, was faster
+	r, err := t.store.ApplySync(t.Context(), early, store.CustomerTruth{Subscriptions: []store.BilledSubscription{old}})
+	if err != nil || !r.Stale || len(r.Changes) != 0 {
+		t.Errorf("%+v, %v", r, err)
+	}
+	t.wantPlan(alice, "free cancelled")
+}
+
+func testChooseCurrent(t *storeTest) {
+	for i, c := range []struct {
+		subs string // status:key, in the order in which they began
+		want string
+	}{
+		{"active:pro_monthly", "pro active"},
+		{"trialing:pro_monthly", "pro trial"},
+		{"past_due:pro_yearly", "pro past_due"},
+		{"active:pro_monthly active:enterprise_monthly", "enterprise active"},
+		{"active:enterprise_monthly active:pro_monthly", "enterprise active"},
+		{"active:pro_monthly trialing:enterprise_monthly", "pro active"},
+		{"trialing:pro_monthly past_due:enterprise_monthly", "pro trial"},
+		{"active:pro_monthly active:unknown", "pro active"},
+		{"active:unknown", "free "},
+		{"canceled:pro_monthly", "free cancelled"},
+		{"canceled:enterprise_monthly active:pro_monthly", "pro active"},
+		{"active:pro_monthly canceled:enterprise_monthly", "pro active"},
+		{"unpaid:pro_monthly", "free expired"},
+		{"paused:pro_monthly", "free expired"},
+		{"incomplete:pro_monthly", "free "},
+		{"incomplete_expired:pro_monthly", "free "},
+		{"incomplete:enterprise_monthly active:pro_monthly", "pro active"},
+	} {
+		var subs []store.BilledSubscription
+		for j, s := range strings.Fields(c.subs) {
+			status, key, _ := strings.Cut(s, ":")
+			b := t.billed(fmt.Sprintf("sub_%d_%d", i, j), status, key)
+			b.StartedAt = b.StartedAt.Add(time.Duration(j) * time.Minute)
+			subs = append(subs, b)
+		}
+		for k := range 2 { // in either order
+			account, customer := quota.UserSubject(fmt.Sprintf("u%d-%d", i, k)), fmt.Sprintf("cus_%d_%d", i, k)
+			for j := range subs {
+				subs[j].ID = fmt.Sprintf("sub_%d_%d_%d", i, j, k)
+			}
+			t.customer(account, customer)
+			t.sync(customer, subs...)
+			t.wantPlan(account, c.want)
+			slices.Reverse(subs)
+		}
+	}
+	if h, err := t.store.BillingHealth(t.Context()); err != nil || h.UnknownPrices != 4 {
+		t.Errorf("unknown prices: %+v, %v", h, err)
+	}
+}
+
+func testGrantOverPaid(t *storeTest) {
+	t.customer(alice, "cus_1")
+	paid := t.billed("sub_1", "active", "enterprise_monthly")
+	t.sync("cus_1", paid)
+	t.clock.Add(time.Hour)
+	_, err := t.store.Upgrade(t.Context(), alice, store.Grant{Plan: "pro", Duration: 10 * day, Force: true})
+	t.ok(err)
+	t.sync("cus_1", paid)
+	t.wantPlan(alice, "pro active")
+	t.clock.Add(10 * day)
+	t.sync("cus_1", paid)
+	t.wantPlan(alice, "enterprise active")
+
+	// The other way round, what is paid for goes first, unless it is less.
+	t.customer("user:bob", "cus_2")
+	_, err = t.store.Upgrade(t.Context(), "user:bob", store.Grant{Plan: "pro"})
+	t.ok(err)
+	t.clock.Add(time.Hour)
+	t.sync("cus_2", t.billed("sub_2", "active", "enterprise_monthly"))
+	t.wantPlan("user:bob", "enterprise active")
+	t.sync("cus_2", t.billed("sub_2", "canceled", "enterprise_monthly"))
+	t.wantPlan("user:bob", "pro active")
+}
+
+func testLearnedPrices(t *storeTest) {
+	t.customer(alice, "cus_1")
+	sub := t.billed("sub_1", "active", "pro_monthly")
+	t.sync("cus_1", sub)
+	sub.LookupKey = "" // moved on to the plan's next price
+	t.sync("cus_1", sub)
+	t.wantPlan(alice, "pro active")
+
+	t.customer("user:bob", "cus_2")
+	configured := t.billed("sub_2", "active", "enterprise_monthly")
+	configured.PriceID = "price_of_the_config"
+	for _, prices := range []map[string]string{{"price_of_the_config": "pro"}, nil} { // and when it has left the config
+		job, err := t.store.BeginSync(t.Context(), "cus_2", "test")
+		t.ok(err)
+		_, err = t.store.ApplySync(t.Context(), job, store.CustomerTruth{Subscriptions: []store.BilledSubscription{configured}, Prices: prices})
+		t.ok(err)
+		t.wantPlan("user:bob", "pro active")
+	}
+	// What an operator has written goes before everything.
+	t.exec("UPDATE plan_prices SET stripe_price_id = 'price_of_the_config' WHERE stripe_lookup_key = 'enterprise_yearly'")
+	t.sync("cus_2", configured)
+	t.wantPlan("user:bob", "enterprise active")
+}
+
+func testApplyTwice(t *storeTest) {
+	t.customer(alice, "cus_1")
+	sub := t.billed("sub_1", "active", "pro_monthly")
+	if r := t.sync("cus_1", sub); len(r.Changes) == 0 || r.Account != alice {
+		t.Errorf("%+v", r)
+	}
+	before := t.number("SELECT MAX(seq) FROM changes")
+	version := t.number("SELECT entitlement_version FROM accounts WHERE id = 'alice'")
+	t.clock.Add(time.Hour)
+	if r := t.sync("cus_1", sub); len(r.Changes) != 0 {
+		t.Errorf("%+v", r.Changes)
+	}
+	if after := t.number("SELECT MAX(seq) FROM changes"); after != before {
+		t.Error("gateways are told of what has not changed")
+	}
+	sub.Status, sub.PastDueSince = "past_due", t.clock.Now()
+	kinds := []string{}
+	for _, s := range []string{"past_due", "active", "canceled"} {
+		sub.Status = s
+		for _, c := range t.sync("cus_1", sub).Changes {
+			kinds = append(kinds, c.Kind)
+		}
+	}
+	if diff := cmp.Diff([]string{store.SubscriptionPastDue, store.SubscriptionRecovered, store.SubscriptionCancelled}, kinds); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+	if n := t.number("SELECT entitlement_version FROM accounts WHERE id = 'alice'"); n != version+3 {
+		t.Errorf("version %d, want %d", n, version+3)
+	}
+}
+
+func testMissingSubscription(t *storeTest) {
+	t.customer(alice, "cus_1")
+	t.sync("cus_1", t.billed("sub_1", "active", "pro_monthly"))
+	t.clock.Add(time.Hour)
+	t.sync("cus_1")
+	t.wantPlan(alice, "free cancelled")
+	if r := t.sync("cus_1"); len(r.Changes) != 0 {
+		t.Errorf("%+v", r.Changes)
+	}
+	t.sync("cus_1", t.billed("sub_1", "active", "pro_monthly"))
+	t.wantPlan(alice, "pro active")
+}
+
+func testPendingFromTruth(t *storeTest) {
+	t.customer(alice, "cus_1")
+	sub := t.billed("sub_1", "active", "enterprise_monthly")
+	sub.PendingPriceID, sub.PendingLookupKey, sub.PendingAt = "price_pro", "pro_monthly", sub.PeriodEnd
+	t.sync("cus_1", sub)
+	t.wantPlan(alice, "enterprise active")
+	s, err := t.store.CurrentSubscription(t.Context(), alice)
+	if err != nil || s.PendingPlan != "pro" || !s.PendingAt.Equal(sub.PeriodEnd) {
+		t.Errorf("%+v, %v", s, err)
+	}
+	t.clock.Set(sub.PeriodEnd)
+	t.wantPlan(alice, "pro active")
+}
+
+func testBillingAccounts(t *storeTest) {
+	ctx := t.Context()
+	b, err := t.store.BillingAccount(ctx, alice)
+	if err != nil || b.Customer != "" || b.HadTrial {
+		t.Errorf("%+v, %v", b, err)
+	}
+	t.customer(alice, "cus_1")
+	if got, err := t.store.SetCustomer(ctx, alice, "cus_late"); err != nil || got != "cus_1" {
+		t.Errorf("a second customer: %s, %v", got, err)
+	}
+	trial := t.billed("sub_1", "trialing", "pro_monthly")
+	t.sync("cus_1", trial)
+	if b, err = t.store.BillingAccount(ctx, alice); err != nil || !b.HadTrial || b.Customer != "cus_1" || !b.SyncedAt.Equal(t.clock.Now()) {
+		t.Errorf("%+v, %v", b, err)
+	}
+	if c, err := t.store.OpenCheckout(ctx, alice); err != nil || c != nil {
+		t.Errorf("%+v, %v", c, err)
+	}
+	plan, err := t.store.PlanByName(ctx, "pro")
+	t.ok(err)
+	for _, id := range []string{"cs_1", "cs_2"} {
+		t.ok(t.store.SaveCheckout(ctx, store.CheckoutSession{
+			ID: id, Account: alice, PlanID: plan.ID, Price: "pro_monthly", Quantity: 1, URL: "https://pay/" + id, CreatedBy: "alice",
+			ExpiresAt: t.clock.Now().Add(time.Hour),
+		}))
+	}
+	if c, err := t.store.OpenCheckout(ctx, alice); err != nil || c == nil || c.ID != "cs_2" {
+		t.Errorf("%+v, %v", c, err)
+	}
+	t.clock.Add(time.Hour)
+	if c, err := t.store.OpenCheckout(ctx, alice); err != nil || c != nil {
+		t.Errorf("expired: %+v, %v", c, err)
+	}
+	invoice := store.BilledInvoice{ID: "in_1", Status: "open", Currency: "usd", AmountDue: 1999, AmountRemaining: 1999, CreatedAt: t.clock.Now()}
+	for _, status := range []string{"open", "paid"} {
+		invoice.Status = status
+		if status == "paid" {
+			invoice.AmountPaid, invoice.AmountRemaining, invoice.PaidAt = 1999, 0, t.clock.Now()
+		}
+		job, err := t.store.BeginSync(ctx, "cus_1", "test")
+		t.ok(err)
+		_, err = t.store.ApplySync(ctx, job, store.CustomerTruth{Subscriptions: []store.BilledSubscription{trial}, Invoices: []store.BilledInvoice{invoice}})
+		t.ok(err)
+	}
+	list, total, err := t.store.Invoices(ctx, alice, 0, 10)
+	if diff := cmp.Diff([]store.BilledInvoice{invoice}, list); diff != "" || err != nil || total != 1 {
+		t.Errorf("%d invoices, %v (-want +got):\n%s", total, err, diff)
+	}
+}
+
+func testOverdue(t *storeTest) {
+	overdue := func(want int) {
+		t.Helper()
+		if n, err := t.store.Overdue(t.Context(), 5*time.Minute, 10); err != nil || n != want {
+			t.Errorf("%d overdue, want %d, %v", n, want, err)
+		}
+	}
+	t.customer(alice, "cus_1")
+	sub := t.billed("sub_1", "active", "pro_monthly")
+	t.sync("cus_1", sub)
+	overdue(0)
+	t.clock.Set(sub.PeriodEnd)
+	overdue(1)
+	overdue(0) // it is queued
+	t.sync("cus_1", sub)
+	t.clock.Add(time.Minute)
+	overdue(0) // it was just read
+	t.clock.Add(5 * time.Minute)
+	overdue(1)
+	sub.PeriodStart, sub.PeriodEnd = sub.PeriodEnd, sub.PeriodEnd.AddDate(0, 1, 0)
+	t.sync("cus_1", sub)
+	t.clock.Add(day)
+	overdue(0)
+}
+
+func testConcurrentSyncs(t *storeTest) {
+	t.customer(alice, "cus_1")
+	const n = 8
+	jobs := make([]store.SyncJob, n)
+	for i := range jobs {
+		job, err := t.store.BeginSync(t.Context(), "cus_1", "test")
+		jobs[i] = must(t, job, err)
+	}
+	errs := concurrently(t.Context(), n, func(ctx context.Context, i int) error {
+		status := "active"
+		if i == n-1 {
+			status = "canceled"
+		}
+		subs := []store.BilledSubscription{t.billed("sub_1", status, "pro_monthly"), t.billed("sub_2", "canceled", "enterprise_monthly")}
+		_, err := t.store.ApplySync(ctx, jobs[i], store.CustomerTruth{Subscriptions: subs})
+		return err
+	})
+	for _, err := range errs {
+		t.ok(err)
+	}
+	t.wantPlan(alice, "free cancelled")
+	if n := t.number("SELECT COUNT(*) FROM subscriptions WHERE is_current"); n != 1 {
+		t.Errorf("%d current", n)
+	}
+}
+
+func testEventStates(t *storeTest) {
+	for _, e := range []store.BillingEvent{
+		{ID: "evt_1", Type: "a", Customer: "cus_1"}, {ID: "evt_2", Type: "b", Customer: "cus_2"}, {ID: "evt_3", Type: "c", Listed: true},
+		{ID: "evt_4", Type: "d", Customer: "cus_4"},
+	} {
+		t.clock.Add(time.Second)
+		e.Occurred = t.clock.Now()
+		_, err := t.store.ReceiveEvent(t.Context(), e)
+		t.ok(err)
+	}
+	t.customer(alice, "cus_1")
+	for _, job := range t.lease("a") {
+		switch job.Customer {
+		case "cus_1":
+			_, err := t.store.ApplySync(t.Context(), job, store.CustomerTruth{})
+			t.ok(err)
+		case "cus_2":
+			t.ok(t.store.FailSync(t.Context(), job, store.SyncFailure{Reason: "no such customer", Dead: true}))
+		}
+	}
+	list, total, err := t.store.BillingEvents(t.Context(), 0, 10)
+	t.ok(err)
+	var got []string
+	for _, e := range list {
+		got = append(got, strings.TrimSpace(strings.Join([]string{e.ID, e.Source, e.State, e.AccountID, e.LastError}, " ")))
+	}
+	want := []string{
+		"evt_4 webhook pending", "evt_3 list ignored", "evt_2 webhook dead  no such customer", "evt_1 webhook applied alice",
+	}
+	if diff := cmp.Diff(want, got); diff != "" || total != 4 {
+		t.Errorf("%d (-want +got):\n%s", total, diff)
+	}
+	t.clock.Add(day)
+	t.ok(t.store.PruneBillingEvents(t.Context(), time.Hour))
+	if n := t.number("SELECT COUNT(*) FROM stripe_events"); n != 0 {
+		t.Errorf("%d events kept", n)
+	}
+}

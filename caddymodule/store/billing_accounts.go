@@ -1,0 +1,159 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/quotagate/quotagate/caddymodule/quota"
+	"github.com/quotagate/quotagate/caddymodule/store/column"
+	"github.com/quotagate/quotagate/caddymodule/store/sqlgen"
+)
+
+// ErrNoBillingAccount: the account is no customer of the payment provider's (409).
+var ErrNoBillingAccount = errors.New("no billing account")
+
+// BillingAccount is what the payment provider knows an account as.
+type BillingAccount struct {
+	Account quota.Subject
+	// Customer is empty before the account's first checkout.
+	Customer, Email string
+	SyncedAt        time.Time
+	// HadTrial: the account has had a trial, of whatever plan; there is no second.
+	HadTrial bool
+}
+
+// BillingAccount reads it; an account that was never seen has neither.
+func (s *Store) BillingAccount(ctx context.Context, account quota.Subject) (*BillingAccount, error) {
+	if err := checkAccount(account); err != nil {
+		return nil, err
+	}
+	b := &BillingAccount{Account: account}
+	err := s.read(ctx, func(q *sqlgen.Queries) error {
+		row, err := first(q.BillingAccount(ctx, account.ID()))
+		if err != nil {
+			return err
+		}
+		if row != nil {
+			b.Customer, b.Email, b.SyncedAt = row.StripeCustomerID.String, row.Email.String, row.StripeSyncedAt.Time
+		}
+		trials, err := q.HadTrial(ctx, account.ID())
+		b.HadTrial = trials > 0
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("loading the billing account: %w", err)
+	}
+	return b, nil
+}
+
+// SetCustomer makes the account the provider's customer and answers whose
+// customer it is: the one that was there first, if there was one.
+func (s *Store) SetCustomer(ctx context.Context, account quota.Subject, customer string) (string, error) {
+	if err := checkAccount(account); err != nil {
+		return "", err
+	}
+	err := s.write(ctx, func(q *sqlgen.Queries) error {
+		err := q.PutCustomer(ctx, sqlgen.PutCustomerParams{
+			ID: account.ID(), Kind: account.Kind(), StripeCustomerID: text(customer), FirstSeenAt: column.At(s.now()),
+		})
+		if err != nil {
+			return err
+		}
+		row, err := first(q.BillingAccount(ctx, account.ID()))
+		if err == nil && row != nil {
+			customer = row.StripeCustomerID.String
+		}
+		return err
+	})
+	if err != nil {
+		return "", fmt.Errorf("writing the billing account: %w", err)
+	}
+	return customer, nil
+}
+
+// CheckoutSession is a page of the provider's on which an account pays.
+type CheckoutSession struct {
+	ID, URL string
+	Account quota.Subject
+	PlanID  string
+	// Price is the provider's price, by id or lookup key.
+	Price                string
+	Quantity, TrialDays  int64
+	CreatedBy            string
+	CreatedAt, ExpiresAt time.Time
+}
+
+// SaveCheckout keeps a session that was opened; the account's others are closed.
+func (s *Store) SaveCheckout(ctx context.Context, c CheckoutSession) error {
+	err := s.write(ctx, func(q *sqlgen.Queries) error {
+		now := column.At(s.now())
+		if err := q.CloseCheckouts(ctx, sqlgen.CloseCheckoutsParams{AccountID: c.Account.ID(), ClosedAt: now}); err != nil {
+			return err
+		}
+		return q.InsertCheckout(ctx, sqlgen.InsertCheckoutParams{
+			ID: c.ID, AccountID: c.Account.ID(), PlanID: c.PlanID, Price: c.Price, Quantity: c.Quantity, TrialDays: c.TrialDays,
+			Url: c.URL, CreatedBy: c.CreatedBy, CreatedAt: now, ExpiresAt: column.At(c.ExpiresAt),
+		})
+	})
+	if err != nil {
+		return fmt.Errorf("writing the checkout session: %w", err)
+	}
+	return nil
+}
+
+// OpenCheckout is the account's session that can still be paid; nil: none.
+func (s *Store) OpenCheckout(ctx context.Context, account quota.Subject) (*CheckoutSession, error) {
+	var c *CheckoutSession
+	err := s.read(ctx, func(q *sqlgen.Queries) error {
+		row, err := first(q.OpenCheckouts(ctx, sqlgen.OpenCheckoutsParams{AccountID: account.ID(), ExpiresAt: column.At(s.now())}))
+		if err == nil && row != nil {
+			c = &CheckoutSession{
+				ID: row.ID, URL: row.Url, Account: account, PlanID: row.PlanID, Price: row.Price, Quantity: row.Quantity,
+				TrialDays: row.TrialDays, CreatedBy: row.CreatedBy, CreatedAt: row.CreatedAt.Time, ExpiresAt: row.ExpiresAt.Time,
+			}
+		}
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("loading the checkout session: %w", err)
+	}
+	return c, nil
+}
+
+// CloseCheckout closes a session that was paid or expired.
+func (s *Store) CloseCheckout(ctx context.Context, id string) error {
+	err := s.write(ctx, func(q *sqlgen.Queries) error {
+		return q.CloseCheckout(ctx, sqlgen.CloseCheckoutParams{ID: id, ClosedAt: column.At(s.now())})
+	})
+	if err != nil {
+		return fmt.Errorf("closing the checkout session: %w", err)
+	}
+	return nil
+}
+
+// Invoices are the account's invoices, the newest first, and how many there are.
+func (s *Store) Invoices(ctx context.Context, account quota.Subject, skip, limit int) (list []BilledInvoice, total int64, err error) {
+	err = s.read(ctx, func(q *sqlgen.Queries) (err error) {
+		if total, err = q.CountInvoices(ctx, account.ID()); err != nil {
+			return err
+		}
+		rows, err := q.ListInvoices(ctx, sqlgen.ListInvoicesParams{
+			AccountID: account.ID(), Limit: int32(limit), Offset: int32(skip), //nolint:gosec // bounded by the API
+		})
+		for _, r := range rows {
+			list = append(list, BilledInvoice{
+				ID: r.ID, Subscription: r.StripeSubscriptionID.String, Number: r.Number, Status: r.Status, Currency: r.Currency,
+				AmountDue: r.AmountDue, AmountPaid: r.AmountPaid, AmountRemaining: r.AmountRemaining,
+				PeriodStart: r.PeriodStart.Time, PeriodEnd: r.PeriodEnd.Time, CreatedAt: r.CreatedAt.Time, PaidAt: r.PaidAt.Time,
+				HostedURL: r.HostedUrl, PDFURL: r.PdfUrl,
+			})
+		}
+		return err
+	})
+	if err != nil {
+		return nil, 0, fmt.Errorf("listing invoices: %w", err)
+	}
+	return list, total, nil
+}

@@ -1,0 +1,157 @@
+package store
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/quotagate/quotagate/caddymodule/quota"
+	"github.com/quotagate/quotagate/caddymodule/store/sqlgen"
+)
+
+// statusOf is Stripe's word in ours.
+func statusOf(stripe string) quota.Status {
+	switch stripe {
+	case "active":
+		return quota.StatusActive
+	case "trialing":
+		return quota.StatusTrial
+	case "past_due":
+		return quota.StatusPastDue
+	case "canceled":
+		return quota.StatusCancelled
+	}
+	// unpaid, paused, incomplete, incomplete_expired, and what Stripe may yet invent.
+	return quota.StatusExpired
+}
+
+// isRunning reports whether a stored status can give its plan.
+func isRunning(status string) bool { return rankOf(status) > 0 }
+
+func rankOf(status string) int {
+	switch quota.Status(status) {
+	case quota.StatusActive:
+		return 3
+	case quota.StatusTrial:
+		return 2
+	case quota.StatusPastDue:
+		return 1
+	}
+	return 0
+}
+
+// candidate is a subscription that may become the current one.
+type candidate struct {
+	row     *sqlgen.Subscription
+	running bool
+	tier    int64
+}
+
+// choose makes the best of the account's subscriptions the current one.
+func (b *billing) choose(ctx context.Context) error {
+	best := b.best()
+	current := slices.IndexFunc(b.have, func(r sqlgen.Subscription) bool { return r.IsCurrent })
+	if best == nil && current < 0 || best != nil && best.row.IsCurrent {
+		return nil
+	}
+	if current >= 0 {
+		p := sqlgen.UnsetCurrentParams{AccountID: b.account.ID(), UpdatedAt: b.now}
+		if err := b.q.UnsetCurrent(ctx, p); err != nil {
+			return fmt.Errorf("writing subscriptions: %w", err)
+		}
+		b.have[current].IsCurrent = false
+	}
+	if best == nil {
+		b.noteCurrent(&b.have[current], nil)
+		return nil
+	}
+	if err := b.q.SetCurrent(ctx, sqlgen.SetCurrentParams{ID: best.row.ID, UpdatedAt: b.now}); err != nil {
+		return fmt.Errorf("writing subscriptions: %w", err)
+	}
+	best.row.IsCurrent = true
+	var from *sqlgen.Subscription
+	if current >= 0 {
+		from = &b.have[current]
+	}
+	b.noteCurrent(from, best.row)
+	return nil
+}
+
+// candidate leaves out what was never a subscription: a price that no plan
+// knows, a first payment that never came.
+func (b *billing) candidate(row *sqlgen.Subscription) (candidate, bool) {
+	if !row.PlanID.Valid || strings.HasPrefix(row.StripeStatus.String, "incomplete") {
+		return candidate{}, false
+	}
+	c := candidate{row: row, running: judge(row, b.now.Time, b.s.grace).running}
+	if plan := b.plans.byID(row.PlanID.String); plan != nil {
+		c.tier = plan.Tier
+	}
+	return c, true
+}
+
+// best is what gives the plan. The best of what was paid and the best of what was
+// given are found first: "an admin gave it over that one" is no order among three.
+func (b *billing) best() *candidate {
+	var paid, given *candidate
+	for i := range b.have {
+		c, ok := b.candidate(&b.have[i])
+		if !ok {
+			continue
+		}
+		kind := &given
+		if c.row.Source == sourceStripe {
+			kind = &paid
+		}
+		if *kind == nil || better(c, **kind) {
+			*kind = &c
+		}
+	}
+	switch {
+	case paid == nil || given == nil:
+		return cmp.Or(paid, given)
+	case given.running && paid.running && grantedOver(given.row, paid.row):
+		return given
+	case better(*given, *paid):
+		return given
+	}
+	return paid
+}
+
+// better orders candidates: what runs before what does not; active, trial, past
+// due; the higher tier; what is paid; the later; and at last, so that there
+// always is one answer, the id.
+func better(x, y candidate) bool {
+	if x.running != y.running {
+		return x.running
+	}
+	if x.running {
+		if n := cmp.Or(cmp.Compare(rankOf(x.row.Status), rankOf(y.row.Status)), cmp.Compare(x.tier, y.tier)); n != 0 {
+			return n > 0
+		}
+	}
+	return cmp.Or(
+		cmp.Compare(btoi(x.row.Source == sourceStripe), btoi(y.row.Source == sourceStripe)),
+		x.row.StartedAt.Compare(y.row.StartedAt.Time),
+		strings.Compare(x.row.StripeSubscriptionID.String+x.row.ID, y.row.StripeSubscriptionID.String+y.row.ID),
+	) > 0
+}
+
+// grantedOver reports whether x was given by hand while the paid y was there
+// already: an admin has said so, and a sync must not take it back.
+func grantedOver(x, y *sqlgen.Subscription) bool {
+	return x.Source != sourceStripe && y.Source == sourceStripe && x.StartedAt.After(y.StartedAt.Time)
+}
+
+// firstMoment is the first of the moments that is one.
+func firstMoment(ts ...time.Time) time.Time {
+	for _, t := range ts {
+		if !t.IsZero() {
+			return t
+		}
+	}
+	return time.Time{}
+}
