@@ -2,7 +2,6 @@ package store
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"time"
 
@@ -10,9 +9,6 @@ import (
 	"github.com/quotagate/quotagate/caddymodule/store/column"
 	"github.com/quotagate/quotagate/caddymodule/store/sqlgen"
 )
-
-// ErrNoBillingAccount: the account is no customer of the payment provider's (409).
-var ErrNoBillingAccount = errors.New("no billing account")
 
 // BillingAccount is what the payment provider knows an account as.
 type BillingAccount struct {
@@ -46,6 +42,22 @@ func (s *Store) BillingAccount(ctx context.Context, account quota.Subject) (*Bil
 		return nil, fmt.Errorf("loading the billing account: %w", err)
 	}
 	return b, nil
+}
+
+// CustomerAccount is the account that is the provider's customer; empty: none of ours.
+func (s *Store) CustomerAccount(ctx context.Context, customer string) (quota.Subject, error) {
+	var account quota.Subject
+	err := s.read(ctx, func(q *sqlgen.Queries) error {
+		row, err := first(q.AccountByCustomer(ctx, text(customer)))
+		if err == nil && row != nil {
+			account = subjectOf(row.Kind, row.ID)
+		}
+		return err
+	})
+	if err != nil {
+		return "", fmt.Errorf("looking for a customer's account: %w", err)
+	}
+	return account, nil
 }
 
 // SetCustomer makes the account the provider's customer and answers whose
@@ -83,6 +95,8 @@ type CheckoutSession struct {
 	Quantity, TrialDays  int64
 	CreatedBy            string
 	CreatedAt, ExpiresAt time.Time
+	// Open: it can still be paid.
+	Open bool
 }
 
 // SaveCheckout keeps a session that was opened; the account's others are closed.
@@ -103,15 +117,16 @@ func (s *Store) SaveCheckout(ctx context.Context, c CheckoutSession) error {
 	return nil
 }
 
-// OpenCheckout is the account's session that can still be paid; nil: none.
-func (s *Store) OpenCheckout(ctx context.Context, account quota.Subject) (*CheckoutSession, error) {
+// LastCheckout is the session that was opened for the account last; nil: none was.
+func (s *Store) LastCheckout(ctx context.Context, account quota.Subject) (*CheckoutSession, error) {
 	var c *CheckoutSession
 	err := s.read(ctx, func(q *sqlgen.Queries) error {
-		row, err := first(q.OpenCheckouts(ctx, sqlgen.OpenCheckoutsParams{AccountID: account.ID(), ExpiresAt: column.At(s.now())}))
+		row, err := first(q.LastCheckout(ctx, account.ID()))
 		if err == nil && row != nil {
 			c = &CheckoutSession{
 				ID: row.ID, URL: row.Url, Account: account, PlanID: row.PlanID, Price: row.Price, Quantity: row.Quantity,
 				TrialDays: row.TrialDays, CreatedBy: row.CreatedBy, CreatedAt: row.CreatedAt.Time, ExpiresAt: row.ExpiresAt.Time,
+				Open: row.ClosedAt.IsZero() && s.now().Before(row.ExpiresAt.Time),
 			}
 		}
 		return err

@@ -16,7 +16,7 @@ import (
 	"github.com/quotagate/quotagate/caddymodule/store/sqlgen"
 )
 
-// ErrEventNotFound: there is no billing event of that id (404).
+// ErrEventNotFound says that there is no billing event of that id (404).
 var ErrEventNotFound = errors.New("billing event not found")
 
 // Overdue queues the customers whose current period is over and who were not

@@ -70,9 +70,9 @@ SELECT COUNT(*) FROM invoices WHERE account_id = $1;
 INSERT INTO checkout_sessions (id, account_id, plan_id, price, quantity, trial_days, url, created_by, created_at, expires_at)
 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) ON CONFLICT (id) DO NOTHING;
 
--- name: OpenCheckouts :many
+-- name: LastCheckout :many
 SELECT id, account_id, plan_id, price, quantity, trial_days, url, created_by, created_at, expires_at, closed_at
-FROM checkout_sessions WHERE account_id = $1 AND closed_at IS NULL AND expires_at > $2 ORDER BY created_at DESC, id DESC;
+FROM checkout_sessions WHERE account_id = $1 ORDER BY created_at DESC, id DESC LIMIT 1;
 
 -- name: CloseCheckouts :exec
 UPDATE checkout_sessions SET closed_at = $2 WHERE account_id = $1 AND closed_at IS NULL;

@@ -395,6 +395,46 @@ func (q *Queries) InvoiceStates(ctx context.Context, accountID string) ([]Invoic
 	return items, nil
 }
 
+const lastCheckout = `-- name: LastCheckout :many
+SELECT id, account_id, plan_id, price, quantity, trial_days, url, created_by, created_at, expires_at, closed_at
+FROM checkout_sessions WHERE account_id = $1 ORDER BY created_at DESC, id DESC LIMIT 1
+`
+
+func (q *Queries) LastCheckout(ctx context.Context, accountID string) ([]CheckoutSession, error) {
+	rows, err := q.db.QueryContext(ctx, lastCheckout, accountID)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []CheckoutSession
+	for rows.Next() {
+		var i CheckoutSession
+		if err := rows.Scan(
+			&i.ID,
+			&i.AccountID,
+			&i.PlanID,
+			&i.Price,
+			&i.Quantity,
+			&i.TrialDays,
+			&i.Url,
+			&i.CreatedBy,
+			&i.CreatedAt,
+			&i.ExpiresAt,
+			&i.ClosedAt,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Close(); err != nil {
+		return nil, err
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const learnPrice = `-- name: LearnPrice :exec
 INSERT INTO stripe_prices (price_id, plan_id, learned_at) VALUES ($1, $2, $3) ON CONFLICT (price_id) DO NOTHING
 `
@@ -518,51 +558,6 @@ func (q *Queries) LockCustomer(ctx context.Context, arg LockCustomerParams) ([]L
 	for rows.Next() {
 		var i LockCustomerRow
 		if err := rows.Scan(&i.ID, &i.Kind); err != nil {
-			return nil, err
-		}
-		items = append(items, i)
-	}
-	if err := rows.Close(); err != nil {
-		return nil, err
-	}
-	if err := rows.Err(); err != nil {
-		return nil, err
-	}
-	return items, nil
-}
-
-const openCheckouts = `-- name: OpenCheckouts :many
-SELECT id, account_id, plan_id, price, quantity, trial_days, url, created_by, created_at, expires_at, closed_at
-FROM checkout_sessions WHERE account_id = $1 AND closed_at IS NULL AND expires_at > $2 ORDER BY created_at DESC, id DESC
-`
-
-type OpenCheckoutsParams struct {
-	AccountID string
-	ExpiresAt column.Time
-}
-
-func (q *Queries) OpenCheckouts(ctx context.Context, arg OpenCheckoutsParams) ([]CheckoutSession, error) {
-	rows, err := q.db.QueryContext(ctx, openCheckouts, arg.AccountID, arg.ExpiresAt)
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	var items []CheckoutSession
-	for rows.Next() {
-		var i CheckoutSession
-		if err := rows.Scan(
-			&i.ID,
-			&i.AccountID,
-			&i.PlanID,
-			&i.Price,
-			&i.Quantity,
-			&i.TrialDays,
-			&i.Url,
-			&i.CreatedBy,
-			&i.CreatedAt,
-			&i.ExpiresAt,
-			&i.ClosedAt,
-		); err != nil {
 			return nil, err
 		}
 		items = append(items, i)

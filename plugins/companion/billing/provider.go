@@ -194,6 +194,9 @@ type NewCheckout struct {
 	TrialDays         int64
 	SuccessURL        string
 	CancelURL         string
+	// Replaces is a page that is closed first, so that nobody pays on both.
+	// ErrRefused: it was paid by now, or its time is over.
+	Replaces string
 	// Key makes a repeated call answer the first one's page.
 	Key string
 }
