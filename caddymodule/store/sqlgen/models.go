@@ -142,3 +142,23 @@ type SubscriptionPlan struct {
 	CreatedAt           column.Time
 	UpdatedAt           column.Time
 }
+
+type UsageDaily struct {
+	Bucket      column.Time
+	AccountID   string
+	Scope       string
+	Decision    string
+	StatusClass int64
+	Requests    int64
+	Cost        int64
+}
+
+type UsageHourly struct {
+	Bucket      column.Time
+	AccountID   string
+	Scope       string
+	Decision    string
+	StatusClass int64
+	Requests    int64
+	Cost        int64
+}
