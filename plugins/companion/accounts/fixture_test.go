@@ -45,6 +45,7 @@ type fixture struct {
 	recordsDown  bool
 	countersDown bool
 	peeked       []quota.Charge
+	seq          int64 // of the newest row of the charts
 }
 
 // start is a fixture at 2026-03-15 12:00 UTC whose requests come from ann.

@@ -54,7 +54,7 @@ func TestOpenAPISaysWhoMayAsk(t *testing.T) {
 		t.Errorf("OpenAPI %s, want 3.1", d.OpenAPI)
 	}
 	for path, bearer := range map[string]bool{
-		"/v1/subscription/me": true, "/v1/subscription/usage": true, "/v1/subscription/plans": false,
+		"/v1/subscription/me": true, "/v1/subscription/usage": true, "/v1/usage/history": true, "/v1/subscription/plans": false,
 	} {
 		if got := len(d.Paths[path].Get.Security) == 1; got != bearer {
 			t.Errorf("%s demands a token: %v, want %v", path, got, bearer)

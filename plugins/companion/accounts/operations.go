@@ -47,6 +47,7 @@ func register(a huma.API, s *service) {
 		Description: "Open to anybody. A credential is looked at only to refuse suspended and deleted users.",
 		Errors:      []int{http.StatusBadRequest, http.StatusForbidden, http.StatusServiceUnavailable},
 	}, serve(s, "list-plans", s.plans))
+	registerHistory(a, s)
 }
 
 func authenticatedErrors() []int {
@@ -64,13 +65,18 @@ func serve[T any](s *service, id string, f func(context.Context, *store.Store) (
 				return &output[T]{body}, nil
 			}
 		}
-		if ctx.Err() != nil {
-			s.log.Debug("the client left before it was answered", zap.String("operation", id), zap.Error(err))
-		} else {
-			s.log.Error("answering failed", zap.String("operation", id), zap.Error(err))
-		}
-		return nil, api.Unavailable()
+		return nil, s.failed(ctx, id, err)
 	}
+}
+
+// failed logs why an operation has no answer.
+func (s *service) failed(ctx context.Context, id string, err error) error {
+	if ctx.Err() != nil {
+		s.log.Debug("the client left before it was answered", zap.String("operation", id), zap.Error(err))
+	} else {
+		s.log.Error("answering failed", zap.String("operation", id), zap.Error(err))
+	}
+	return api.Unavailable()
 }
 
 // subscription answers GET /v1/subscription/me.

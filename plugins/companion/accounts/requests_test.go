@@ -20,7 +20,7 @@ func TestCallersThatAreRefused(t *testing.T) {
 	invalid.Invalid = &gate.InvalidError{Reason: "it has expired"}
 	known := gate.Caller{Identity: gate.Identity{Principal: &quota.Principal{Subject: ann}}}
 	const (
-		private = "/v1/subscription/me /v1/subscription/usage"
+		private = "/v1/subscription/me /v1/subscription/usage /v1/usage/history"
 		all     = private + " /v1/subscription/plans"
 	)
 	for name, c := range map[string]struct {
