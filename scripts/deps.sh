@@ -22,9 +22,12 @@ if ! /usr/bin/python3 -c "$backends" >/dev/null 2>&1 && ! python3 -c "$backends"
 	packages+=(python3-fastapi python3-uvicorn python3-sqlalchemy python3-psycopg2 python3-jwt python3-redis)
 fi
 
-# Alert rules are checked by Prometheus' own tool.
+# The alert rules and the units are checked by the tools of Prometheus and systemd.
 if ! command -v promtool >/dev/null 2>&1; then
 	packages+=(prometheus)
+fi
+if ! command -v systemd-analyze >/dev/null 2>&1; then
+	packages+=(systemd)
 fi
 
 [ ${#packages[@]} -gt 0 ] || exit 0

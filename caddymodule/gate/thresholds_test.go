@@ -39,6 +39,12 @@ func TestThresholdsAreToldOnce(t *testing.T) {
 		t.Helper()
 		h.admit(t, h.caller(t, alice), rule).Settle(t.Context(), r)
 	}
+	deny := func() {
+		t.Helper()
+		if d := h.denied(t, h.caller(t, alice), rule); d.Code != quota.CodeQuotaExceeded {
+			t.Errorf("denied for %s", d.Code)
+		}
+	}
 	for range 3 {
 		use(ok200)
 	}
@@ -49,12 +55,12 @@ func TestThresholdsAreToldOnce(t *testing.T) {
 	h.wantTold(t, 80)
 	use(ok200)
 	h.wantTold(t, 100)
-	h.denied(t, h.caller(t, alice), rule)
+	deny()
 	h.wantTold(t)
 	// A lower limit is another limit: what is used is beyond both of its thresholds.
 	h.records.change(alice, func(e *quota.Entitlement) { e.Plan = limited(2, 0) })
 	h.rt.Entitlements.Drop()
-	h.denied(t, h.caller(t, alice), rule)
+	deny()
 	h.wantTold(t, 80, 100)
 }
 
