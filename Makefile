@@ -6,7 +6,7 @@ GOLANGCI_LINT := v2.15.0
 GOVULNCHECK   := v1.9.0
 SQLC          := v1.31.1
 
-.PHONY: help run build test test-long bench lint deps generate check-generated vuln clean
+.PHONY: help run build test test-long bench load lint deps generate check-generated vuln clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -29,6 +29,9 @@ bench: build ## benchmarks, then CPU a request against plain Caddy (docs/perform
 	$(GO) test -run '^$$' -bench . -benchmem ./caddymodule/... ./plugins/...
 	CGO_ENABLED=0 $(GO) build -trimpath -o $(BIN)/plain ./scripts/bench/plain
 	$(GO) run ./scripts/bench
+
+load: ## a load against a running gateway, e.g. make load LOAD='-url http://localhost:8080/items -duration 30s'
+	$(GO) run ./scripts/load $(LOAD)
 
 lint: ## golangci-lint, of one pinned version
 	scripts/lint.sh $(GOLANGCI_LINT)
