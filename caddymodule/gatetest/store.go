@@ -60,7 +60,7 @@ func RunStore(t *testing.T, h StoreHarness) {
 	t.Helper()
 	for _, group := range []map[string]func(*storeTest){
 		planTests(), subscriptionTests(), overrideTests(), usageTests(), epochTests(), rowTests(), documentTests(), viewTests(), billingTests(),
-		analyticsTests(), statsTests(),
+		analyticsTests(), statsTests(), auditTests(), idempotencyTests(),
 	} {
 		for name, f := range group {
 			t.Run(name, func(t *testing.T) {

@@ -18,6 +18,7 @@ import (
 
 	_ "github.com/quotagate/quotagate/caddymodule"
 	_ "github.com/quotagate/quotagate/plugins/companion/accounts"
+	_ "github.com/quotagate/quotagate/plugins/companion/admin"
 	_ "github.com/quotagate/quotagate/plugins/jwtverifier"
 	_ "github.com/quotagate/quotagate/plugins/memcounters"
 	_ "github.com/quotagate/quotagate/plugins/sqliterecords"

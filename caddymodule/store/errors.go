@@ -23,6 +23,8 @@ var (
 	ErrNotLevel = errors.New("metric is not a level")
 	// ErrOverrideNotFound: the account has no such override that is still in force (404).
 	ErrOverrideNotFound = errors.New("override not found")
+	// ErrChanged: it is not what the caller has read any more (412).
+	ErrChanged = errors.New("it was changed meanwhile")
 )
 
 // InvalidError refuses an argument (422). Field is in the words of the API.

@@ -4,7 +4,8 @@
 package standard
 
 import (
-	_ "github.com/quotagate/quotagate/plugins/companion"          // caddy quota admin, plans, usage
+	_ "github.com/quotagate/quotagate/plugins/companion"          // quota_companion, caddy quota admin, audit, plans, usage
 	_ "github.com/quotagate/quotagate/plugins/companion/accounts" // http.handlers.quota_account
+	_ "github.com/quotagate/quotagate/plugins/companion/admin"    // http.handlers.quota_admin
 	_ "github.com/quotagate/quotagate/plugins/gateway"            // the data plane
 )

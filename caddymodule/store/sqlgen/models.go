@@ -17,6 +17,29 @@ type Admin struct {
 	GrantedAt column.Time
 }
 
+type AuditEvent struct {
+	Seq            int64
+	ID             string
+	ActorType      string
+	ActorID        string
+	ActorLabel     string
+	ImpersonatorID string
+	Action         string
+	ResourceType   string
+	ResourceID     string
+	AccountID      string
+	Outcome        string
+	Reason         string
+	Changes        string
+	Metadata       string
+	IpAddress      string
+	UserAgent      string
+	RequestID      string
+	PrevHash       string
+	Hash           string
+	CreatedAt      column.Time
+}
+
 type CheckoutSession struct {
 	ID        string
 	AccountID string

@@ -15,7 +15,7 @@ import (
 	"github.com/quotagate/quotagate/caddymodule"
 	"github.com/quotagate/quotagate/caddymodule/gate"
 	"github.com/quotagate/quotagate/caddymodule/quota"
-	"github.com/quotagate/quotagate/caddymodule/store"
+	"github.com/quotagate/quotagate/plugins/companion"
 	"github.com/quotagate/quotagate/plugins/companion/api"
 )
 
@@ -28,7 +28,7 @@ func init() {
 // everything else on. It authenticates by the app's verifiers itself, with or
 // without a quota handler before it. What it answers costs no quota.
 type Handler struct {
-	app    *caddymodule.App
+	app    *companion.App
 	server *api.Server
 }
 
@@ -37,16 +37,16 @@ func (Handler) CaddyModule() caddy.ModuleInfo {
 	return caddy.ModuleInfo{ID: "http.handlers.quota_account", New: func() caddy.Module { return new(Handler) }}
 }
 
-// Provision finds the app (a default one where the config has none) and makes
+// Provision finds the companion's app (a default one where the config has none) and makes
 // the API. It opens nothing.
 func (h *Handler) Provision(ctx caddy.Context) error {
-	app, err := ctx.App("quota")
+	app, err := companion.Load(ctx)
 	if err != nil {
-		return fmt.Errorf("loading the app quota: %w", err)
+		return err
 	}
-	h.app = app.(*caddymodule.App)
-	h.server = api.NewServer(h.identify, ctx.Logger())
-	register(h.server.API(), &service{store: h.store, peek: h.peek, now: time.Now, log: h.server.Log()})
+	h.app = app
+	h.server = api.NewServer(h.identify, ctx.Logger(), api.In(app.Description()))
+	register(h.server.API(), &service{store: app.Store, peek: h.peek, now: time.Now, log: h.server.Log()})
 	return nil
 }
 
@@ -56,7 +56,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 }
 
 func (h *Handler) identify(r *http.Request) (gate.Caller, error) {
-	g, err := h.app.Gate()
+	g, err := h.app.Quota().Gate()
 	if err != nil {
 		return gate.Caller{}, fmt.Errorf("opening the gate: %w", err)
 	}
@@ -64,25 +64,11 @@ func (h *Handler) identify(r *http.Request) (gate.Caller, error) {
 }
 
 func (h *Handler) peek(ctx context.Context, account quota.Subject, cs []quota.Charge, d *quota.Decision) error {
-	g, err := h.app.Gate()
+	g, err := h.app.Quota().Gate()
 	if err != nil {
 		return fmt.Errorf("opening the gate: %w", err)
 	}
 	return g.Peek(ctx, account, cs, d)
-}
-
-// store is the open store. It is asked for with each request: the records are
-// opened by whoever needs them first.
-func (h *Handler) store() (*store.Store, error) {
-	records, err := h.app.Records()
-	if err != nil {
-		return nil, fmt.Errorf("opening records: %w", err)
-	}
-	s, ok := records.(interface{ Store() *store.Store })
-	if !ok {
-		return nil, fmt.Errorf("%T have no store for the companion", records)
-	}
-	return s.Store(), nil
 }
 
 // parse reads the directive:

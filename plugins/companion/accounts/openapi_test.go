@@ -1,50 +1,14 @@
 package accounts
 
 import (
-	"bytes"
-	"encoding/json"
-	"flag"
 	"net/http"
-	"os"
-	"path/filepath"
 	"strconv"
 	"testing"
 
 	"github.com/danielgtaylor/huma/v2"
-	"github.com/google/go-cmp/cmp"
 	"github.com/quotagate/quotagate/caddymodule/quota"
 	"github.com/quotagate/quotagate/caddymodule/store"
 )
-
-var update = flag.Bool("update", false, "write docs/openapi.json anew")
-
-func TestOpenAPIIsTheOneInTheDocs(t *testing.T) {
-	t.Parallel()
-	f := start(t)
-	f.caller.Principal = &quota.Principal{} // open to anybody
-	w := f.do(http.MethodGet, "/v1/openapi.json")
-	if w.Code != http.StatusOK || w.Header().Get("Content-Type") != "application/json" {
-		t.Fatalf("%d %v: %s", w.Code, w.Header(), w.Body)
-	}
-	var got bytes.Buffer
-	if err := json.Indent(&got, w.Body.Bytes(), "", "  "); err != nil {
-		t.Fatal(err)
-	}
-	got.WriteByte('\n')
-	golden := filepath.Join("..", "..", "..", "docs", "openapi.json")
-	if *update {
-		if err := os.WriteFile(golden, got.Bytes(), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(golden)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if diff := cmp.Diff(string(want), got.String()); diff != "" {
-		t.Errorf("docs/openapi.json is not what is served; run: go test ./plugins/companion/accounts -run OpenAPI -update (-docs +served)\n%s", diff)
-	}
-}
 
 func TestOpenAPISaysWhoMayAsk(t *testing.T) {
 	t.Parallel()

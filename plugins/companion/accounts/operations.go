@@ -25,6 +25,9 @@ type service struct {
 // output is an answer with a body.
 type output[T any] struct{ Body T }
 
+// Describe adds the operations to an API that is only looked at.
+func Describe(a huma.API) { register(a, &service{}) }
+
 // register adds the operations to the API.
 func register(a huma.API, s *service) {
 	huma.Register(a, huma.Operation{

@@ -4,15 +4,11 @@
 package api
 
 import (
-	"context"
-	"encoding/json"
-	"errors"
 	"net/http"
 	"sync"
 
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/danielgtaylor/huma/v2/adapters/humago"
-	"github.com/quotagate/quotagate/caddymodule/gate"
 )
 
 // Version is that of the REST contract.
@@ -29,27 +25,21 @@ const description = "Plans, subscriptions and usage. Times are RFC 3339 in UTC. 
 	"or a list of what is wrong with the input; the gateway's denials come as RFC 9457 problems to a client that " +
 	"accepts application/problem+json."
 
-// newAPI is an API on the mux that describes itself there.
-func newAPI(mux *http.ServeMux) huma.API {
-	c := huma.DefaultConfig("Quotagate", Version)
-	c.Info.Description = description
-	c.Info.License = &huma.License{Name: "Apache-2.0", Identifier: "Apache-2.0"}
+// newAPI is an API on the mux that describes itself there, with all others of
+// the same description.
+func newAPI(mux *http.ServeMux, d *Description) huma.API {
+	c := huma.DefaultConfig("", "")
+	c.OpenAPI = d.join()
 	c.OpenAPIPath = "" // more spellings and versions than the contract has
 	c.DocsPath = ""    // its page would load scripts from elsewhere
 	c.SchemasPath = "" // and answers carry no links to schemas
 	c.CreateHooks = nil
-	c.Components.SecuritySchemes = map[string]*huma.SecurityScheme{
-		Security: {
-			Type: "http", Scheme: "bearer", BearerFormat: "JWT",
-			Description: "An access token of the auth backend, or another credential that a configured verifier accepts.",
-		},
-	}
 	a := humago.New(mux, c)
-	rendered := sync.OnceValues(func() ([]byte, error) { return json.Marshal(a.OpenAPI()) })
+	rendered := sync.OnceValues(d.JSON)
 	mux.HandleFunc("GET "+OpenAPIPath, func(w http.ResponseWriter, _ *http.Request) {
 		b, err := rendered()
 		if err != nil {
-			writeError(w, NewError(http.StatusInternalServerError, http.StatusText(http.StatusInternalServerError)))
+			Write(w, NewError(http.StatusInternalServerError, http.StatusText(http.StatusInternalServerError)))
 			return
 		}
 		w.Header().Set("Content-Type", "application/json")
@@ -61,26 +51,3 @@ func newAPI(mux *http.ServeMux) huma.API {
 // Authenticated marks an operation that needs a caller: without one it is
 // answered with 401 before it runs.
 func Authenticated() []map[string][]string { return []map[string][]string{{Security: {}}} }
-
-type callerKey struct{}
-
-// WithCaller is the request with the caller that it comes from.
-func WithCaller(r *http.Request, c *gate.Caller) *http.Request {
-	return r.WithContext(context.WithValue(r.Context(), callerKey{}, c))
-}
-
-// caller is who asks; nil where nobody knows.
-func caller(ctx context.Context) *gate.Caller {
-	c, _ := ctx.Value(callerKey{}).(*gate.Caller)
-	return c
-}
-
-// Caller is who asks. There always is one in operations that are Authenticated;
-// in others it is an error to ask.
-func Caller(ctx context.Context) (*gate.Caller, error) {
-	c := caller(ctx)
-	if c == nil || c.Entitlement == nil {
-		return nil, errors.New("an operation that is open to anybody asks who calls")
-	}
-	return c, nil
-}

@@ -40,14 +40,34 @@ type Problem struct {
 // NewError answers the status with a sentence.
 func NewError(status int, detail string) *Error { return &Error{Detail: detail, status: status} }
 
+// Refuse answers the status with an object: a code that programs compare, and a
+// sentence for people.
+func Refuse(status int, code, message string) *Error {
+	return &Error{Detail: Refusal{Code: code, Message: message}, status: status}
+}
+
+// Refusal is the detail of a request that was understood and is not carried out.
+type Refusal struct {
+	Code    string `json:"error"`
+	Message string `json:"message"`
+}
+
+// Invalid answers 422 with what is wrong with one field of the body.
+func Invalid(field, message string) *Error {
+	return &Error{
+		Detail: []Problem{{Loc: []string{"body", field}, Msg: message, Type: "value_error"}},
+		status: http.StatusUnprocessableEntity,
+	}
+}
+
 // Unavailable answers 503: what would answer is down. The reason is for the log,
 // never for the client.
 func Unavailable() *Error {
 	return NewError(http.StatusServiceUnavailable, "This information is not available at the moment")
 }
 
-// writeError answers outside of an operation.
-func writeError(w http.ResponseWriter, e *Error) {
+// Write answers outside of an operation.
+func Write(w http.ResponseWriter, e *Error) {
 	b, err := json.Marshal(e)
 	if err != nil { // a detail that is no JSON: the status alone then
 		b = nil
@@ -63,6 +83,13 @@ func newError(status int, message string, errs ...error) huma.StatusError {
 	if status >= http.StatusInternalServerError {
 		return NewError(status, http.StatusText(status))
 	}
+	if status == http.StatusBadRequest && len(errs) == 0 {
+		// FastAPI has no other answer to a body that is missing or no JSON.
+		return &Error{
+			Detail: []Problem{{Loc: []string{"body"}, Msg: message, Type: "value_error"}},
+			status: http.StatusUnprocessableEntity,
+		}
+	}
 	problems := make([]Problem, 0, len(errs))
 	for _, err := range errs {
 		var detail *huma.ErrorDetail
@@ -76,6 +103,9 @@ func newError(status int, message string, errs ...error) huma.StatusError {
 	}
 	if len(problems) == 0 {
 		return NewError(status, message)
+	}
+	if status == http.StatusBadRequest {
+		status = http.StatusUnprocessableEntity
 	}
 	return &Error{Detail: problems, status: status}
 }

@@ -31,13 +31,28 @@ type Server struct {
 	origins  origins
 }
 
+// Option changes what NewServer makes.
+type Option func(*options)
+
+type options struct{ description *Description }
+
+// In makes the server's operations part of a description that others share.
+func In(d *Description) Option { return func(o *options) { o.description = d } }
+
 // NewServer is a server without operations but the one that describes them.
-func NewServer(identify Identify, log *zap.Logger) *Server {
+func NewServer(identify Identify, log *zap.Logger, opts ...Option) *Server {
+	var o options
+	for _, opt := range opts {
+		opt(&o)
+	}
+	if o.description == nil {
+		o.description = NewDescription()
+	}
 	// Anybody can send what is refused, as often as he likes.
 	log = gate.Sampled(log, time.Second, 20, 100)
 	s := &Server{mux: http.NewServeMux(), identify: identify, log: log}
 	s.origins.log = log
-	s.api = newAPI(s.mux)
+	s.api = newAPI(s.mux, o.description)
 	s.api.UseMiddleware(s.authenticate)
 	return s
 }
@@ -68,9 +83,9 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhtt
 		s.refuse(w, r, d, &c)
 	case err != nil:
 		s.log.Error("identifying the caller failed", zap.Error(err))
-		writeError(w, Unavailable())
+		Write(w, Unavailable())
 	default:
-		s.mux.ServeHTTP(w, WithCaller(r, &c))
+		s.mux.ServeHTTP(w, withCaller(r, &c))
 	}
 	return nil
 }
@@ -97,12 +112,17 @@ func (s *Server) authenticate(ctx huma.Context, next func(huma.Context)) {
 		next(ctx)
 		return
 	}
+	r, w := humago.Unwrap(ctx)
 	c := caller(ctx.Context())
 	if c != nil && c.Entitlement != nil {
+		if forgeable(r) {
+			Write(w, Refuse(http.StatusForbidden, "cross_site_request",
+				"A request with a cookie must come from this site: send the token in the Authorization header"))
+			return
+		}
 		next(ctx)
 		return
 	}
-	r, w := humago.Unwrap(ctx)
 	code := quota.CodeUnauthenticated
 	if c != nil && c.Invalid != nil {
 		code = quota.CodeInvalidToken

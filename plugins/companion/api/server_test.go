@@ -90,7 +90,7 @@ func TestAnswersInFastAPIsShape(t *testing.T) {
 		"asks anybody":     {gate.Caller{}, "GET", "/v1/anybody", "", 409, `{"detail":"an operation that is open to anybody asks who calls"}`},
 		"good input":       {gate.Caller{}, "PUT", "/v1/items/7?limit=9", `{"name":"x"}`, 200, `{"Name":"7 x"}`},
 		"a fault":          {gate.Caller{}, "GET", "/v1/fault", "", 500, `{"detail":"Internal Server Error"}`},
-		"no body":          {gate.Caller{}, "PUT", "/v1/items/7", "", 400, `{"detail":"request body is required"}`},
+		"no body":          {gate.Caller{}, "PUT", "/v1/items/7", "", 422, `{"detail":[{"loc":["body"],"msg":"request body is required","type":"value_error"}]}`},
 		"an empty field":   {gate.Caller{}, "PUT", "/v1/items/7", `{"name":""}`, 422, `{"detail":[{"loc":["body","name"],"msg":"expected length >= 1","type":"value_error"}]}`},
 		"a number too big": {gate.Caller{}, "PUT", "/v1/items/7?limit=201", `{"name":"x"}`, 422, `{"detail":[{"loc":["query","limit"],"msg":"expected number <= 200","type":"value_error"}]}`},
 		"no number":        {gate.Caller{}, "PUT", "/v1/items/7?limit=x", `{"name":"x"}`, 422, `{"detail":[{"loc":["query","limit"],"msg":"invalid integer","type":"value_error"}]}`},

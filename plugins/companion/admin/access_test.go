@@ -1,0 +1,80 @@
+package admin
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/danielgtaylor/huma/v2"
+	"github.com/quotagate/quotagate/caddymodule/quota"
+)
+
+// everyOperation calls f with each operation, and a path and body that reach it.
+func (f *fixture) everyOperation(do func(method, path string)) {
+	for path, item := range f.server.API().OpenAPI().Paths {
+		path = strings.NewReplacer("{", "", "}", "").Replace(path)
+		for _, op := range []*huma.Operation{item.Get, item.Post, item.Put, item.Patch, item.Delete} {
+			if op != nil {
+				do(op.Method, path)
+			}
+		}
+	}
+}
+
+// Nobody but an admin in person reaches any operation, and nothing is done.
+func TestOnlySuperadmins(t *testing.T) {
+	t.Parallel()
+	f := start(t)
+	user := quota.UserSubject(boss)
+	for name, c := range map[string]struct {
+		p      quota.Principal
+		status int
+		body   string
+	}{
+		"nobody":            {quota.Principal{}, 401, `{"detail":"Could not validate credentials"}`},
+		"a user":            {quota.Principal{Subject: "user:ann"}, 403, `{"detail":"Admin access required"}`},
+		"an admin's key":    {quota.Principal{Subject: user, KeyID: "k"}, 403, `{"detail":"Admin access required"}`},
+		"as an admin":       {quota.Principal{Subject: user, Impersonator: "eve"}, 403, `{"detail":"Admin access required"}`},
+		"an organization":   {quota.Principal{Subject: "org:boss"}, 403, `{"detail":"Admin access required"}`},
+		"an admin's e-mail": {quota.Principal{Subject: "user:eve", Email: boss}, 403, `{"detail":"Admin access required"}`},
+	} {
+		f.everyOperation(func(method, path string) {
+			r := f.as(&c.p, method, path, `{"reason":"x"}`)
+			if r.Code != c.status || strings.TrimSpace(r.Body.String()) != c.body {
+				t.Errorf("%s: %s %s: %d %s", name, method, path, r.Code, r.Body)
+			}
+		})
+	}
+	if n := f.number("SELECT COUNT(*) FROM audit_events"); n != 0 {
+		t.Errorf("%d events", n)
+	}
+}
+
+func TestBootstrapAdmins(t *testing.T) {
+	t.Parallel()
+	f := start(t)
+	f.bootstrap["root"], f.bootstrap["ann@example.com"] = true, true
+	f.as(&quota.Principal{Subject: "user:root"}, "GET", "/v1/admin/admins", "").want(200)
+	f.as(&quota.Principal{Subject: "user:7", Email: "ann@example.com"}, "GET", "/v1/admin/admins", "").want(200)
+	f.as(&quota.Principal{Subject: "user:8", Email: "bob@example.com"}, "GET", "/v1/admin/admins", "").want(403)
+}
+
+func TestAdminsWhileTheRecordsAreDown(t *testing.T) {
+	t.Parallel()
+	f := start(t)
+	f.down = true
+	f.do("GET", "/v1/admin/admins", "").want(503).wantBody(`{"detail":"This information is not available at the moment"}`)
+	if n := f.log.FilterMessage("answering failed").Len(); n != 1 {
+		t.Errorf("%d lines in the log, want 1", n)
+	}
+}
+
+// Other paths and methods are somebody else's.
+func TestOthersPassOn(t *testing.T) {
+	t.Parallel()
+	f := start(t)
+	for _, target := range []string{"/v1/admin", "/v1/admin/", "/v1/admin/nothing", "/v1//admin/admins", "/v1/admin/admins/", "/v1/admin%2Fadmins"} {
+		f.do("GET", target, "").want(passedOn)
+	}
+	f.do("OPTIONS", "/v1/admin/admins", "").want(passedOn)
+	f.do("POST", "/v1/admin/admins", "").want(passedOn)
+}

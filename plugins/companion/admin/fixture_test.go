@@ -1,0 +1,207 @@
+package admin
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+	"errors"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"github.com/google/go-cmp/cmp"
+	"github.com/quotagate/quotagate/caddymodule/gate"
+	"github.com/quotagate/quotagate/caddymodule/quota"
+	"github.com/quotagate/quotagate/caddymodule/store"
+	"github.com/quotagate/quotagate/plugins/companion/api"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zaptest/observer"
+
+	_ "modernc.org/sqlite" // the driver "sqlite"
+)
+
+const boss = "boss"
+
+var errDown = errors.New("down")
+
+// fixture is the API over real records and a clock that tests move. Requests
+// come from boss, an admin, unless as says otherwise.
+type fixture struct {
+	*testing.T
+	db     *sql.DB
+	store  *store.Store
+	server *api.Server
+	log    *observer.ObservedLogs
+
+	mu        sync.Mutex
+	now       time.Time
+	down      bool
+	bootstrap map[string]bool
+}
+
+type callerKey struct{}
+
+// start is a fixture at 2026-03-15 12:00 UTC.
+func start(t *testing.T) *fixture {
+	t.Helper()
+	db, err := sql.Open("sqlite", store.SQLiteDSN(filepath.Join(t.TempDir(), "quota.db")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := db.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	if err := store.Migrate(t.Context(), db, store.SQLite, "up", io.Discard); err != nil {
+		t.Fatal(err)
+	}
+	core, logs := observer.New(zap.DebugLevel)
+	f := &fixture{T: t, db: db, now: time.Date(2026, 3, 15, 12, 0, 0, 0, time.UTC), log: logs, bootstrap: map[string]bool{}}
+	f.store = store.New(db, store.Options{Engine: store.SQLite, Now: f.clock})
+	f.server = api.NewServer(f.identify, zap.New(core))
+	mount(f.server, &service{
+		store: f.records, now: f.clock, log: f.server.Log(),
+		bootstraps: func(id, email string) bool { return f.bootstrap[id] || f.bootstrap[email] },
+	})
+	f.exec(`INSERT INTO admins (user_id, granted_by) VALUES ($1, 'test')`, boss)
+	return f
+}
+
+func (f *fixture) clock() time.Time {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.now
+}
+
+func (f *fixture) pass(d time.Duration) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.now = f.now.Add(d)
+}
+
+func (f *fixture) records() (*store.Store, error) {
+	if f.down {
+		return nil, errDown
+	}
+	return f.store, nil
+}
+
+// identify answers the caller that the request's context names, as the records
+// know it now.
+func (f *fixture) identify(r *http.Request) (gate.Caller, error) {
+	p, _ := r.Context().Value(callerKey{}).(*quota.Principal)
+	c := gate.Caller{Identity: gate.Identity{Principal: p}}
+	if p.Anonymous() {
+		return c, nil
+	}
+	e, err := f.store.Entitlement(r.Context(), p.Subject)
+	if err != nil {
+		return c, err
+	}
+	switch e.Control {
+	case quota.ControlSuspended:
+		return c, quota.Refuse(quota.CodeSuspended)
+	case quota.ControlDeleted:
+		return c, quota.Refuse(quota.CodeDeleted)
+	}
+	c.Entitlement = e
+	return c, nil
+}
+
+func (f *fixture) exec(stmt string, args ...any) {
+	f.Helper()
+	if _, err := f.db.ExecContext(f.Context(), stmt, args...); err != nil {
+		f.Fatalf("%s: %v", stmt, err)
+	}
+}
+
+// number is the result of a query with one number.
+func (f *fixture) number(query string, args ...any) int64 {
+	f.Helper()
+	var n int64
+	if err := f.db.QueryRowContext(f.Context(), query, args...).Scan(&n); err != nil {
+		f.Fatalf("%s: %v", query, err)
+	}
+	return n
+}
+
+// passedOn is the status with which the next handler answers.
+const passedOn = http.StatusTeapot
+
+// reply is an answer.
+type reply struct {
+	*httptest.ResponseRecorder
+	t *testing.T
+}
+
+// do sends a request as boss; headers are "Name: value".
+func (f *fixture) do(method, target, body string, headers ...string) *reply {
+	f.Helper()
+	return f.as(&quota.Principal{Subject: quota.UserSubject(boss)}, method, target, body, headers...)
+}
+
+// as sends a request as somebody.
+func (f *fixture) as(p *quota.Principal, method, target, body string, headers ...string) *reply {
+	f.Helper()
+	ctx := context.WithValue(f.Context(), callerKey{}, p)
+	r := httptest.NewRequestWithContext(ctx, method, target, strings.NewReader(body))
+	if body != "" {
+		r.Header.Set("Content-Type", "application/json")
+	}
+	if !p.Anonymous() {
+		r.Header.Set("Authorization", "Bearer x")
+	}
+	for _, h := range headers {
+		name, value, _ := strings.Cut(h, ": ")
+		r.Header.Set(name, value)
+		if value == "" {
+			r.Header.Del(name)
+		}
+	}
+	w := httptest.NewRecorder()
+	if err := f.server.ServeHTTP(w, r, caddyhttp.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) error {
+		w.WriteHeader(passedOn)
+		return nil
+	})); err != nil {
+		f.Fatal(err)
+	}
+	return &reply{w, f.T}
+}
+
+// want fails unless the answer has the status.
+func (r *reply) want(status int) *reply {
+	r.t.Helper()
+	if r.Code != status {
+		r.t.Fatalf("status %d, want %d: %s", r.Code, status, r.Body)
+	}
+	return r
+}
+
+// json is the answer's body.
+func (r *reply) json() map[string]any {
+	r.t.Helper()
+	var v map[string]any
+	if err := json.Unmarshal(r.Body.Bytes(), &v); err != nil {
+		r.t.Fatalf("%v: %s", err, r.Body)
+	}
+	return v
+}
+
+// wantBody compares with a document of JSON.
+func (r *reply) wantBody(document string) {
+	r.t.Helper()
+	var v any
+	if err := json.Unmarshal([]byte(document), &v); err != nil {
+		r.t.Fatal(err)
+	}
+	if diff := cmp.Diff(v, any(r.json())); diff != "" {
+		r.t.Errorf("(-want +got):\n%s", diff)
+	}
+}

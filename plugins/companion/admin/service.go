@@ -1,0 +1,159 @@
+package admin
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+	"github.com/danielgtaylor/huma/v2/adapters/humago"
+	"github.com/quotagate/quotagate/caddymodule/quota"
+	"github.com/quotagate/quotagate/caddymodule/store"
+	"github.com/quotagate/quotagate/plugins/companion/api"
+	"go.uber.org/zap"
+)
+
+// service is what the operations work with.
+type service struct {
+	store func() (*store.Store, error)
+	// bootstraps reports whether the config makes somebody an admin.
+	bootstraps func(userID, email string) bool
+	// peek asks the counters, as gate.Gate.Peek does.
+	peek func(ctx context.Context, account quota.Subject, cs []quota.Charge, d *quota.Decision) error
+	now  func() time.Time
+	log  *zap.Logger
+}
+
+// mount adds the operations to a server, for superadmins only.
+func mount(server *api.Server, s *service) {
+	server.API().UseMiddleware(s.superadminsOnly)
+	server.Idempotent(s.store)
+	register(server.API(), s)
+}
+
+// Describe adds the operations to an API that is only looked at.
+func Describe(a huma.API) { register(a, &service{}) }
+
+// superadminsOnly lets nobody else reach an operation. Who was let in by a key, or
+// as somebody else, is not there in person.
+func (s *service) superadminsOnly(ctx huma.Context, next func(huma.Context)) {
+	c, err := api.Caller(ctx.Context())
+	if err != nil {
+		s.refuse(ctx, api.NewError(http.StatusUnauthorized, "Could not validate credentials"))
+		return
+	}
+	p := c.Principal
+	allowed := false
+	if p.KeyID == "" && p.Impersonator == "" && p.Subject.Kind() == "user" {
+		if allowed, err = s.isAdmin(ctx.Context(), p); err != nil {
+			s.fault(ctx.Context(), ctx.Operation().OperationID, err)
+			s.refuse(ctx, api.Unavailable())
+			return
+		}
+	}
+	if !allowed {
+		s.refuse(ctx, api.NewError(http.StatusForbidden, "Admin access required"))
+		return
+	}
+	_, w := humago.Unwrap(ctx)
+	w.Header().Set("X-Request-Id", api.Actor(ctx.Context()).RequestID)
+	next(ctx)
+}
+
+func (s *service) refuse(ctx huma.Context, e *api.Error) {
+	_, w := humago.Unwrap(ctx)
+	api.Write(w, e)
+}
+
+// isAdmin asks the config first: a bootstrap admin is one while the table cannot
+// be read.
+func (s *service) isAdmin(ctx context.Context, p *quota.Principal) (bool, error) {
+	if s.bootstraps(p.Subject.ID(), p.Email) {
+		return true, nil
+	}
+	st, err := s.store()
+	if err != nil {
+		return false, err
+	}
+	return st.IsAdmin(ctx, p.Subject.ID())
+}
+
+// answer is an answer with a body.
+type answer[T any] struct {
+	// ETag is that of what was read or changed; empty: it has no versions.
+	ETag string `header:"ETag"`
+	Body T
+}
+
+// add registers an operation. f answers the body, and the ETag of what has
+// versions; its errors are the store's, which failure turns into answers.
+func add[I, O any](a huma.API, s *service, op huma.Operation, f func(context.Context, *store.Store, *I) (O, string, error)) {
+	op.Tags = append(op.Tags, "admin")
+	op.Security = api.Authenticated()
+	op.Errors = append(op.Errors, http.StatusUnauthorized, http.StatusForbidden, http.StatusServiceUnavailable)
+	id := op.OperationID
+	huma.Register(a, op, func(ctx context.Context, in *I) (*answer[O], error) {
+		st, err := s.store()
+		if err == nil {
+			var body O
+			var tag string
+			if body, tag, err = f(ctx, st, in); err == nil {
+				return &answer[O]{tag, body}, nil
+			}
+		}
+		return nil, s.failure(ctx, id, err)
+	})
+}
+
+// failure is the answer to an error: what the caller can mend is said, what has
+// failed here is logged.
+func (s *service) failure(ctx context.Context, operation string, err error) error {
+	var known *api.Error
+	var bad *store.InvalidError
+	switch {
+	case errors.As(err, &known):
+		return known
+	case errors.As(err, &bad):
+		return api.Invalid(bad.Field, bad.Err.Error())
+	}
+	for _, k := range failures() {
+		if errors.Is(err, k.err) {
+			return k.answer
+		}
+	}
+	s.fault(ctx, operation, err)
+	return api.Unavailable()
+}
+
+// known is an outcome of the store and its answer.
+type known struct {
+	err    error
+	answer *api.Error
+}
+
+// failures are the outcomes of the store that a caller can do something about.
+func failures() []known {
+	return []known{
+		{store.ErrPlanNotFound, api.NewError(http.StatusNotFound, "Plan not found")},
+		{store.ErrPlanInactive, api.Refuse(http.StatusConflict, "plan_inactive", "This plan cannot be chosen any more")},
+		{store.ErrNoSubscription, api.NewError(http.StatusNotFound, "No running subscription")},
+		{store.ErrStripeManaged, api.Refuse(http.StatusConflict, "stripe_managed", "This subscription is managed by Stripe: change it there")},
+		{store.ErrOverrideNotFound, api.NewError(http.StatusNotFound, "Override not found")},
+		{store.ErrUnknownMetric, api.Invalid("metric", "no plan names this metric")},
+		{store.ErrNotLevel, api.Invalid("metric", "is counted per period and cannot be set")},
+		{store.ErrChanged, api.PreconditionFailed()},
+	}
+}
+
+// fault logs what has failed here.
+func (s *service) fault(ctx context.Context, operation string, err error) {
+	fields := []zap.Field{
+		zap.String("operation", operation), zap.String("request_id", api.Actor(ctx).RequestID), zap.Error(err),
+	}
+	if ctx.Err() != nil {
+		s.log.Debug("the client left before it was answered", fields...)
+		return
+	}
+	s.log.Error("answering failed", fields...)
+}
