@@ -129,15 +129,11 @@ func (a *App) Provision(ctx caddy.Context) error {
 	return a.provisionRuntime(ctx)
 }
 
-// warnUnread says which options are checked and not acted on: nothing linked
-// here reads the backends' own tables or their Redis.
+// warnUnread says which option is checked and not acted on: nothing linked here
+// reads the backends' own Redis.
 func (a *App) warnUnread() {
-	for option, set := range map[string]bool{
-		"host": a.Host.Users != nil || a.Host.Sessions != nil, "host_redis": a.HostRedis != "",
-	} {
-		if set {
-			a.log.Warn("this option has no effect yet: no linked module reads it", zap.String("option", option))
-		}
+	if a.HostRedis != "" {
+		a.log.Warn("this option has no effect yet: no linked module reads it", zap.String("option", "host_redis"))
 	}
 }
 

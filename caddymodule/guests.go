@@ -67,6 +67,8 @@ type Env struct {
 	// DefaultPlan is the plan of an account without a subscription; empty: the
 	// one that the records mark as default.
 	DefaultPlan string
+	// Host names the backends' own tables.
+	Host Host
 }
 
 // Migrator is implemented by a RecordsGuest with a schema. It needs no open records.

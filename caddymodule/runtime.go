@@ -3,6 +3,7 @@ package caddymodule
 import (
 	"cmp"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"path/filepath"
@@ -84,12 +85,16 @@ func (a *App) provisionRuntime(ctx caddy.Context) error {
 	}
 	env := Env{
 		Log: caddy.Log().Named("quota"), StateDir: filepath.Join(caddy.AppDataDir(), "quota"),
-		DefaultPlan: a.DefaultPlan,
+		DefaultPlan: a.DefaultPlan, Host: a.Host,
 	}
 	if local, ok := a.records.(LocalState); ok {
 		env.StateDir = local.StateDir()
 	}
-	records := "records|" + a.records.Key() + "|" + a.DefaultPlan
+	host, err := json.Marshal(a.Host)
+	if err != nil {
+		return fmt.Errorf("naming the records: %w", err)
+	}
+	records := "records|" + a.records.Key() + "|" + a.DefaultPlan + "|" + string(host)
 	counters := "counters|" + a.counters.Key(env.StateDir)
 	rt := &runtime{}
 	a.runtime = rt

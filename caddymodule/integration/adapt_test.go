@@ -21,6 +21,7 @@ import (
 	_ "github.com/quotagate/quotagate/plugins/companion/admin"
 	_ "github.com/quotagate/quotagate/plugins/jwtverifier"
 	_ "github.com/quotagate/quotagate/plugins/memcounters"
+	_ "github.com/quotagate/quotagate/plugins/pgrecords"
 	_ "github.com/quotagate/quotagate/plugins/sqliterecords"
 )
 
@@ -119,6 +120,8 @@ func TestAdaptedConfigsLoad(t *testing.T) {
 	t.Setenv("DEFAULT_PLAN", "pro")
 	t.Setenv("FRONTEND_URL", "https://app.example.com")
 	t.Setenv("HOST_REDIS_URL", "redis://localhost:1")
+	t.Setenv("QUOTA_DSN", "postgres://gateway@localhost:1/quota")
+	t.Setenv("QUOTA_PG_PASSWORD", "a password of a test")
 	files, err := filepath.Glob("testdata/adapt/*.caddyfiletest")
 	if err != nil {
 		t.Fatal(err)

@@ -62,6 +62,7 @@ type gateway struct {
 	log   *os.File
 	env   []string
 	extra []string      // environment
+	dsn   string        // of the records in Postgres; empty: they are in SQLite
 	done  chan struct{} // closed when the process has ended
 }
 

@@ -7,7 +7,8 @@ import (
 	"path/filepath"
 	"testing"
 
-	_ "modernc.org/sqlite" // the tests change the records by hand, as operators do
+	_ "github.com/jackc/pgx/v5/stdlib" // the same, in Postgres
+	_ "modernc.org/sqlite"             // the tests change the records by hand, as operators do
 )
 
 // exec changes the gateway's records by hand, beside the running process.
@@ -21,7 +22,11 @@ func (g *gateway) exec(stmt string, args ...any) {
 
 func (g *gateway) db() *sql.DB {
 	g.t.Helper()
-	db, err := sql.Open("sqlite", "file:"+filepath.Join(g.dir, "quota.db")+"?_pragma=busy_timeout(10000)&_pragma=foreign_keys(1)&_txlock=immediate")
+	driver, source := "sqlite", "file:"+filepath.Join(g.dir, "quota.db")+"?_pragma=busy_timeout(10000)&_pragma=foreign_keys(1)&_txlock=immediate"
+	if g.dsn != "" {
+		driver, source = "pgx", g.dsn+"&search_path=quotagate"
+	}
+	db, err := sql.Open(driver, source)
 	if err != nil {
 		g.t.Fatal(err)
 	}
@@ -37,14 +42,12 @@ func (g *gateway) subscribe(user, plan string) {
 		g.t.Fatal(err)
 	}
 	defer func() { _ = tx.Rollback() }()
-	for _, s := range []string{
-		`DELETE FROM subscriptions WHERE account_id = $1`,
-		`INSERT INTO subscriptions (account_id, plan_id, source, status)
-		 SELECT $1, id, 'manual', 'active' FROM subscription_plans WHERE name = $2`,
-	} {
-		if _, err := tx.Exec(s, user, plan); err != nil {
-			g.t.Fatalf("%s: %v", s, err)
-		}
+	if _, err := tx.Exec(`DELETE FROM subscriptions WHERE account_id = $1`, user); err != nil {
+		g.t.Fatal(err)
+	}
+	if _, err := tx.Exec(`INSERT INTO subscriptions (account_id, plan_id, source, status)
+		SELECT $1, id, 'manual', 'active' FROM subscription_plans WHERE name = $2`, user, plan); err != nil {
+		g.t.Fatal(err)
 	}
 	if err := tx.Commit(); err != nil {
 		g.t.Fatal(err)

@@ -94,6 +94,33 @@ func (s *Store) Poll(ctx context.Context, after int64, every time.Duration,
 	}
 }
 
+// followTimeout bounds one look at the changes: a server that hangs is a fault.
+const followTimeout = 5 * time.Second
+
+// Follow is the loop of gate.Bus.Watch for a guest that is told of changes: it
+// delivers those above after, calls wait with the number of the newest, and
+// begins again when that returns, told or not. It ends with nil when ctx does,
+// else with the first fault.
+func (s *Store) Follow(ctx context.Context, after int64, wait func(ctx context.Context, after int64), deliver func([]quota.Change)) error {
+	for {
+		asking, cancel := context.WithTimeout(ctx, followTimeout)
+		newest, err := s.deliver(asking, after, deliver)
+		cancel()
+		switch {
+		case ctx.Err() != nil:
+			return nil
+		case err != nil:
+			return fmt.Errorf("watching changes: %w", err)
+		case newest == after:
+			deliver(nil)
+		}
+		after = newest
+		if wait(ctx, after); ctx.Err() != nil {
+			return nil
+		}
+	}
+}
+
 // deliver hands over everything above after and returns the newest number.
 func (s *Store) deliver(ctx context.Context, after int64, deliver func([]quota.Change)) (int64, error) {
 	for {

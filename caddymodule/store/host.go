@@ -61,6 +61,7 @@ type hostSchema struct {
 // hostTable is a table of the host, with the columns that are there.
 type hostTable struct {
 	name    string // quoted and qualified
+	schema  string // quoted; empty: none
 	columns map[string]hostColumn
 	// deferrable are its constraints that could refuse a row as late as the
 	// commit, quoted and qualified.

@@ -41,7 +41,7 @@ JOIN pg_catalog.pg_namespace cn ON cn.oid = k.connamespace
 WHERE n.nspname = $1 AND c.relname = $2 AND k.condeferrable ORDER BY k.conname`
 
 func (s *Store) lookUpPostgres(ctx context.Context, schema, name string, byHost map[string]string) (*hostTable, error) {
-	t := &hostTable{name: quoteIdent(schema) + "." + quoteIdent(name), columns: map[string]hostColumn{}}
+	t := &hostTable{name: quoteIdent(schema) + "." + quoteIdent(name), schema: quoteIdent(schema), columns: map[string]hostColumn{}}
 	found := false
 	err := s.each(ctx, postgresColumns, []any{schema, name}, func(rows *sql.Rows) error {
 		var column, typ, kind, category, labels string

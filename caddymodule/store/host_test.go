@@ -71,6 +71,7 @@ func (h *hosted) exec(text string) {
 		if strings.TrimSpace(stmt) == "" {
 			continue
 		}
+		stmt = strings.ReplaceAll(stmt, "$ ", "; ") // within a function
 		if _, err := h.db.ExecContext(h.Context(), stmt); err != nil {
 			h.Fatalf("%s: %v", stmt, err)
 		}
@@ -247,6 +248,7 @@ func TestHostRefuses(t *testing.T) {
 		"an enumeration":    {"CREATE TYPE public.state AS ENUM ('ACTIVE', 'SUSPENDED'); CREATE TABLE public.users (id TEXT, status public.state); INSERT INTO public.users VALUES ('a', 'ACTIVE')", "suspended", "", true, false},
 		"another word":      {"CREATE TYPE public.state AS ENUM ('active', 'off'); CREATE TABLE public.users (id TEXT, status public.state); INSERT INTO public.users VALUES ('a', 'active')", "suspended", "none of the words", false, false},
 		"another type":      {"CREATE TABLE public.users (id TEXT, status INTEGER); INSERT INTO public.users VALUES ('a', 1)", "suspended", "refuses", false, false},
+		"a trigger":         {"CREATE TABLE public.log (word TEXT); CREATE FUNCTION public.note() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN INSERT INTO log VALUES (NEW.status)$ RETURN NEW$ END'; CREATE TABLE public.users (id TEXT, status TEXT); INSERT INTO public.users VALUES ('a', 'active'); CREATE TRIGGER noted BEFORE UPDATE ON public.users FOR EACH ROW EXECUTE FUNCTION public.note()", "suspended", "", true, false},
 		"a view over two":   {"CREATE VIEW public.users AS SELECT 'a' AS id, 'active' AS status UNION SELECT 'b', 'active'", "suspended", "refuses", false, true},
 		"a late constraint": {"CREATE TABLE public.states (word TEXT PRIMARY KEY); INSERT INTO public.states VALUES ('active'); CREATE TABLE public.users (id TEXT, status TEXT REFERENCES public.states DEFERRABLE INITIALLY DEFERRED); INSERT INTO public.users VALUES ('a', 'active')", "suspended", "refuses", false, false},
 	} {

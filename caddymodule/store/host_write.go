@@ -136,36 +136,54 @@ func (t *hostTx) update(ctx context.Context, table *hostTable, stmt string, args
 	return n, HostWrite{Updated: true}
 }
 
+// The limits of a write to the host's rows on Postgres.
 const (
 	hostLockWait  = "2s"
 	hostWriteTime = "3s" // its triggers included
 )
 
 func (t *hostTx) inside(ctx context.Context, table *hostTable, stmt string, args []any) (int64, error) {
-	if t.s.engine == Postgres {
-		before := []string{"SET LOCAL lock_timeout = '" + hostLockWait + "'", "SET LOCAL statement_timeout = '" + hostWriteTime + "'"}
-		if len(table.deferrable) > 0 {
-			before = append(before, "SET CONSTRAINTS "+strings.Join(table.deferrable, ", ")+" IMMEDIATE")
-		}
-		for _, s := range before {
-			if _, err := t.tx.ExecContext(ctx, s); err != nil {
-				return 0, err
-			}
-		}
+	restore, err := t.asTheHost(ctx, table)
+	if err != nil {
+		return 0, err
 	}
 	r, err := t.tx.ExecContext(ctx, stmt, args...)
 	if err != nil {
 		return 0, err
 	}
 	n, err := r.RowsAffected()
-	if err == nil && t.s.engine == Postgres {
-		// What follows is ours again, with the connection's own limits.
-		_, err = t.tx.ExecContext(ctx, "SET LOCAL lock_timeout TO DEFAULT")
-		if err == nil {
-			_, err = t.tx.ExecContext(ctx, "SET LOCAL statement_timeout TO DEFAULT")
+	if err != nil {
+		return 0, err
+	}
+	return n, restore(ctx)
+}
+
+// asTheHost sets, for the statement that follows, how long it may take, and the
+// search path that the host's own triggers were written for. What it returns puts
+// ours back: a rollback to the savepoint does it by itself.
+func (t *hostTx) asTheHost(ctx context.Context, table *hostTable) (restore func(context.Context) error, err error) {
+	if t.s.engine != Postgres {
+		return func(context.Context) error { return nil }, nil
+	}
+	const set = "SELECT set_config('lock_timeout', $1, true), set_config('statement_timeout', $2, true), set_config('search_path', $3, true)"
+	var lock, statement, path string
+	err = t.tx.QueryRowContext(ctx, "SELECT current_setting('lock_timeout'), current_setting('statement_timeout'), current_setting('search_path')").
+		Scan(&lock, &statement, &path)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := t.tx.ExecContext(ctx, set, hostLockWait, hostWriteTime, table.schema+", public"); err != nil {
+		return nil, err
+	}
+	if len(table.deferrable) > 0 {
+		if _, err := t.tx.ExecContext(ctx, "SET CONSTRAINTS "+strings.Join(table.deferrable, ", ")+" IMMEDIATE"); err != nil {
+			return nil, err
 		}
 	}
-	return n, err
+	return func(ctx context.Context) error {
+		_, err := t.tx.ExecContext(ctx, set, lock, statement, path)
+		return err
+	}, nil
 }
 
 // assign is a value for a column in its own type; ok is false where the type has

@@ -7,5 +7,6 @@ import (
 	_ "github.com/quotagate/quotagate/caddymodule"           // quota, http.handlers.quota*, admin.api.quota, caddy quota
 	_ "github.com/quotagate/quotagate/plugins/jwtverifier"   // quota.verifiers.jwt
 	_ "github.com/quotagate/quotagate/plugins/memcounters"   // quota.counters.memory
+	_ "github.com/quotagate/quotagate/plugins/pgrecords"     // quota.records.postgres
 	_ "github.com/quotagate/quotagate/plugins/sqliterecords" // quota.records.sqlite
 )

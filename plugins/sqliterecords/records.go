@@ -60,6 +60,7 @@ func open(ctx context.Context, file, mode string, env caddymodule.Env) (_ *Recor
 	}
 	r := &Records{db: db, store: store.New(db, store.Options{Engine: store.SQLite}), holder: holder.String(), file: file}
 	r.store.SetDefaultPlan(env.DefaultPlan)
+	r.store.SetHost(store.HostOptions{Users: (*store.HostTable)(env.Host.Users), Sessions: (*store.HostTable)(env.Host.Sessions)})
 	var old *store.SchemaError
 	if err := r.store.Ping(ctx); errors.As(err, &old) && env.Log != nil {
 		env.Log.Error("the records cannot be used yet; callers have the default plan", zap.String("file", file), zap.Error(err))
@@ -199,7 +200,7 @@ func (r *Records) Maintain(ctx context.Context) error { return r.store.Maintain(
 func (r *Records) Metrics(ctx context.Context) ([]string, error) { return r.store.Metrics(ctx) }
 
 // Ping implements caddymodule.Records. A plan that cannot be enforced as it is
-// written is reported too.
+// written, and tables of the host's that cannot be read, are reported too.
 func (r *Records) Ping(ctx context.Context) error {
 	if err := r.inPlace(); err != nil {
 		return err
@@ -207,7 +208,7 @@ func (r *Records) Ping(ctx context.Context) error {
 	if err := r.store.Ping(ctx); err != nil {
 		return err
 	}
-	return r.store.CheckPlans(ctx)
+	return errors.Join(r.store.CheckPlans(ctx), r.store.HostFault())
 }
 
 // Close implements io.Closer. Watch must have ended.
