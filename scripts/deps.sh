@@ -30,6 +30,11 @@ if ! command -v systemd-analyze >/dev/null 2>&1; then
 	packages+=(systemd)
 fi
 
+# Those of the counters in Redis start servers, Sentinels and a Cluster.
+if ! command -v redis-server >/dev/null 2>&1 || ! command -v redis-cli >/dev/null 2>&1; then
+	packages+=(redis-server)
+fi
+
 [ ${#packages[@]} -gt 0 ] || exit 0
 
 if [ "$(id -u)" -eq 0 ] && command -v apt-get >/dev/null 2>&1; then

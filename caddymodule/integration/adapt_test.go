@@ -22,6 +22,7 @@ import (
 	_ "github.com/quotagate/quotagate/plugins/jwtverifier"
 	_ "github.com/quotagate/quotagate/plugins/memcounters"
 	_ "github.com/quotagate/quotagate/plugins/pgrecords"
+	_ "github.com/quotagate/quotagate/plugins/rediscounters"
 	_ "github.com/quotagate/quotagate/plugins/sqliterecords"
 )
 
@@ -122,6 +123,8 @@ func TestAdaptedConfigsLoad(t *testing.T) {
 	t.Setenv("HOST_REDIS_URL", "redis://localhost:1")
 	t.Setenv("QUOTA_DSN", "postgres://gateway@localhost:1/quota")
 	t.Setenv("QUOTA_PG_PASSWORD", "a password of a test")
+	t.Setenv("QUOTA_REDIS_URL", "rediss://gate@redis.example.com:6380/1")
+	t.Setenv("QUOTA_REDIS_PASSWORD", "p@ss/w:ord?")
 	files, err := filepath.Glob("testdata/adapt/*.caddyfiletest")
 	if err != nil {
 		t.Fatal(err)

@@ -8,5 +8,6 @@ import (
 	_ "github.com/quotagate/quotagate/plugins/jwtverifier"   // quota.verifiers.jwt
 	_ "github.com/quotagate/quotagate/plugins/memcounters"   // quota.counters.memory
 	_ "github.com/quotagate/quotagate/plugins/pgrecords"     // quota.records.postgres
+	_ "github.com/quotagate/quotagate/plugins/rediscounters" // quota.counters.redis
 	_ "github.com/quotagate/quotagate/plugins/sqliterecords" // quota.records.sqlite
 )

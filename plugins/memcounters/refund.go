@@ -2,7 +2,6 @@ package memcounters
 
 import (
 	"context"
-	"errors"
 	"fmt"
 
 	"github.com/quotagate/quotagate/caddymodule/quota"
@@ -14,7 +13,7 @@ import (
 func (e *Engine) Refund(_ context.Context, rs []quota.Receipt) error {
 	var set uint64
 	for i := range rs {
-		if err := checkReceipt(&rs[i]); err != nil {
+		if err := rs[i].Check(); err != nil {
 			return fmt.Errorf("refunding: receipt %d (%q): %w", i, rs[i].Key.Name, err)
 		}
 		set |= 1 << shardIndex(rs[i].Key.Digest)
@@ -47,19 +46,6 @@ func (e *Engine) Refund(_ context.Context, rs []quota.Receipt) error {
 	}
 	e.commitFrames(set)
 	return nil
-}
-
-func checkReceipt(r *quota.Receipt) error {
-	if r.Key.Space != quota.SpaceUsage {
-		return errors.New("a rate window is never given back")
-	}
-	if r.Account == "" {
-		return errors.New("usage without an account")
-	}
-	if r.Key.Period > quota.PeriodNone {
-		return fmt.Errorf("unknown period %d", r.Key.Period)
-	}
-	return quota.CheckAmount("the amount", r.Amount)
 }
 
 func (s *shard) refund(r *quota.Receipt) {

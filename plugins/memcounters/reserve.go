@@ -2,9 +2,7 @@ package memcounters
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"time"
 
 	"github.com/quotagate/quotagate/caddymodule/quota"
 )
@@ -66,51 +64,13 @@ func (e *Engine) decide(cs []quota.Charge, d *quota.Decision, take bool) error {
 // check refuses charges that could not be counted exactly, before anything is
 // touched, and tells the set of their shards.
 func check(cs []quota.Charge) (set uint64, err error) {
+	if err := quota.CheckCharges(cs); err != nil {
+		return 0, err
+	}
 	for i := range cs {
-		c := &cs[i]
-		if err := checkCharge(c); err != nil {
-			return 0, fmt.Errorf("charge %d (%q): %w", i, c.Key.Name, err)
-		}
-		for j := range i {
-			if cs[j].Key == c.Key {
-				return 0, fmt.Errorf("charge %d (%q): charge %d names the same counter", i, c.Key.Name, j)
-			}
-		}
-		set |= 1 << shardIndex(c.Key.Digest)
+		set |= 1 << shardIndex(cs[i].Key.Digest)
 	}
 	return set, nil
-}
-
-func checkCharge(c *quota.Charge) error {
-	// One comparison for what is always so: negative numbers are large unsigned ones.
-	if uint64(c.Cost|c.Need|c.Limit.Max) >= quota.MaxAmount {
-		if err := errors.Join(
-			quota.CheckAmount("the cost", c.Cost), quota.CheckAmount("the need", c.Need),
-			quota.CheckAmount("the limit", c.Limit.Max),
-		); err != nil {
-			return err
-		}
-	}
-	switch c.Key.Space {
-	case quota.SpaceRate:
-		return checkWindow(c.Limit.Window)
-	case quota.SpaceUsage:
-		if c.Account == "" {
-			return errors.New("usage without an account")
-		}
-		if c.Key.Period > quota.PeriodNone {
-			return fmt.Errorf("unknown period %d", c.Key.Period)
-		}
-		return nil
-	}
-	return fmt.Errorf("unknown space %d", c.Key.Space)
-}
-
-func checkWindow(w time.Duration) error {
-	if w < quota.MinWindow || w > quota.MaxWindow || w%time.Millisecond != 0 {
-		return quota.Rate{Window: w}.Validate()
-	}
-	return nil
 }
 
 // look finds the counters of the charges and writes what each would come to.

@@ -1,0 +1,319 @@
+package gatetest
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// RedisServer is a real server with a folder of its own. It can be killed,
+// stopped and started again on the same port.
+type RedisServer struct {
+	host, port string
+	dir        string
+	args       []string
+
+	mu   sync.Mutex
+	cmd  *exec.Cmd
+	log  *lockedBuffer
+	done chan struct{}
+}
+
+// lockedBuffer is a log that is read while it is written.
+type lockedBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (b *lockedBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.Write(p)
+}
+
+func (b *lockedBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.String()
+}
+
+// Redis starts a server that keeps nothing on disk and never evicts, and stops
+// it when the test ends. More arguments are its own, as on its command line.
+// Without Redis on this machine the test is skipped, or fails where
+// QUOTA_TEST_REQUIRE is 1.
+func Redis(t testing.TB, args ...string) *RedisServer {
+	t.Helper()
+	s := newRedis(t, args...)
+	s.Start(t)
+	return s
+}
+
+func newRedis(t testing.TB, args ...string) *RedisServer {
+	t.Helper()
+	if _, err := exec.LookPath("redis-server"); err != nil {
+		if os.Getenv("QUOTA_TEST_REQUIRE") == "1" {
+			t.Fatalf("redis is required: %v", err)
+		}
+		t.Skipf("no redis on this machine: %v", err)
+	}
+	port, err := freePort(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &RedisServer{host: "127.0.0.1", port: strconv.Itoa(port), dir: t.TempDir()}
+	s.args = append([]string{
+		"--port", s.port, "--bind", s.host, "--dir", s.dir, "--save", "", "--appendonly", "no",
+		"--daemonize", "no", "--maxmemory-policy", "noeviction",
+	}, args...)
+	t.Cleanup(func() {
+		if err := s.end(syscall.SIGKILL); err != nil {
+			t.Errorf("stopping redis: %v", err)
+		}
+	})
+	return s
+}
+
+// Start starts the server, or starts it again with what it has on disk.
+func (s *RedisServer) Start(t testing.TB) {
+	t.Helper()
+	if err := s.launch(); err != nil {
+		t.Fatalf("starting redis: %v", err)
+	}
+	s.Await(t, "PONG", "PING")
+}
+
+func (s *RedisServer) launch() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	cmd := exec.Command("redis-server", s.args...) //nolint:noctx // it outlives the caller, and ends with the test
+	s.log, s.done = new(lockedBuffer), make(chan struct{})
+	cmd.Dir, cmd.Stdout, cmd.Stderr = s.dir, s.log, s.log
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL} // a test binary that is killed leaves no server behind
+	started := make(chan error, 1)
+	done := s.done
+	go func() {
+		// The death signal is tied to the thread that starts the child.
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		err := cmd.Start()
+		started <- err
+		if err == nil {
+			_ = cmd.Wait() // its log says why it ended
+		}
+		close(done)
+	}()
+	s.cmd = cmd
+	return <-started
+}
+
+// end signals the server and waits until it has ended.
+func (s *RedisServer) end(signal syscall.Signal) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.cmd == nil || s.cmd.Process == nil {
+		return nil
+	}
+	err := s.cmd.Process.Signal(signal)
+	if err == nil && signal == syscall.SIGTERM { // also where it was stopped
+		err = s.cmd.Process.Signal(syscall.SIGCONT)
+	}
+	if err != nil && !errors.Is(err, os.ErrProcessDone) {
+		return err
+	}
+	<-s.done
+	return nil
+}
+
+// Kill ends the server as a crash does.
+func (s *RedisServer) Kill(t testing.TB) {
+	t.Helper()
+	if err := s.end(syscall.SIGKILL); err != nil {
+		t.Fatalf("killing redis: %v", err)
+	}
+}
+
+// Freeze stops the server's process until Thaw: it takes connections and answers nothing.
+func (s *RedisServer) Freeze(t testing.TB) { t.Helper(); s.signal(t, syscall.SIGSTOP) }
+
+// Thaw lets a frozen server go on.
+func (s *RedisServer) Thaw(t testing.TB) { t.Helper(); s.signal(t, syscall.SIGCONT) }
+
+func (s *RedisServer) signal(t testing.TB, signal syscall.Signal) {
+	t.Helper()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := s.cmd.Process.Signal(signal); err != nil {
+		t.Fatalf("signalling redis: %v", err)
+	}
+}
+
+// Addr is the server's host and port.
+func (s *RedisServer) Addr() string { return net.JoinHostPort(s.host, s.port) }
+
+// URL is the server's address for `counters redis`.
+func (s *RedisServer) URL() string { return "redis://" + s.Addr() }
+
+// Dir is the server's folder.
+func (s *RedisServer) Dir() string { return s.dir }
+
+// Log is what the server has written since it was started.
+func (s *RedisServer) Log() string { return s.log.String() }
+
+// Do runs a command with redis-cli and answers its raw output.
+func (s *RedisServer) Do(t testing.TB, args ...string) string {
+	t.Helper()
+	out, err := s.cli(t.Context(), args...)
+	if err != nil {
+		t.Fatalf("redis-cli %s: %v: %s", strings.Join(args, " "), err, out)
+	}
+	return out
+}
+
+func (s *RedisServer) cli(ctx context.Context, args ...string) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, "redis-cli", append([]string{"-h", s.host, "-p", s.port}, args...)...)
+	out, err := cmd.CombinedOutput()
+	return strings.TrimSpace(string(out)), err
+}
+
+// Await repeats a command until its answer contains want.
+func (s *RedisServer) Await(t testing.TB, want string, args ...string) {
+	t.Helper()
+	Await(t, 20*time.Second, func() error {
+		out, err := s.cli(t.Context(), args...)
+		if err != nil || !strings.Contains(out, want) {
+			return fmt.Errorf("redis-cli %s: %w: %s; its log: %s", strings.Join(args, " "), err, out, s.Log())
+		}
+		return nil
+	})
+}
+
+// Await calls f until it succeeds, and fails the test with its error if it does
+// not within the time.
+func Await(t testing.TB, within time.Duration, f func() error) {
+	t.Helper()
+	deadline := time.Now().Add(within)
+	retry := time.NewTicker(5 * time.Millisecond)
+	defer retry.Stop()
+	for {
+		err := f()
+		if err == nil {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("after %s: %v", within, err)
+		}
+		<-retry.C
+	}
+}
+
+// RedisSentinels are a master, its replica, and Sentinels that watch them.
+type RedisSentinels struct {
+	Name      string // of the master
+	Servers   []*RedisServer
+	Sentinels []*RedisServer
+}
+
+// Sentinels starts a master with a replica, and three Sentinels. More arguments
+// are the servers'.
+func Sentinels(t testing.TB, args ...string) *RedisSentinels {
+	t.Helper()
+	s := &RedisSentinels{Name: "counters"}
+	master := Redis(t, args...)
+	replica := newRedis(t, append(args, "--replicaof", master.host, master.port, "--repl-diskless-sync-delay", "0")...)
+	replica.Start(t)
+	replica.Await(t, "master_link_status:up", "INFO", "replication")
+	s.Servers = []*RedisServer{master, replica}
+	for range 3 {
+		sentinel := newRedis(t)
+		file := filepath.Join(sentinel.dir, "sentinel.conf")
+		config := fmt.Sprintf("port %s\nbind %s\ndir %s\n"+
+			"sentinel monitor %[4]s %[5]s %[6]s 2\nsentinel down-after-milliseconds %[4]s 500\n"+
+			"sentinel failover-timeout %[4]s 2000\nsentinel parallel-syncs %[4]s 1\n",
+			sentinel.port, sentinel.host, sentinel.dir, s.Name, master.host, master.port)
+		if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		sentinel.args = []string{file, "--sentinel"}
+		sentinel.Start(t)
+		s.Sentinels = append(s.Sentinels, sentinel)
+	}
+	for _, sentinel := range s.Sentinels {
+		sentinel.Await(t, "num-other-sentinels\n2", "SENTINEL", "MASTER", s.Name)
+		sentinel.Await(t, "num-slaves\n1", "SENTINEL", "MASTER", s.Name)
+	}
+	return s
+}
+
+// URL is the address for `counters redis`.
+func (s *RedisSentinels) URL() string {
+	var hosts []string
+	for _, sentinel := range s.Sentinels {
+		hosts = append(hosts, sentinel.Addr())
+	}
+	return "redis+sentinel://" + strings.Join(hosts, ",") + "/" + s.Name
+}
+
+// RedisCluster are three masters without replicas.
+type RedisCluster struct{ Masters []*RedisServer }
+
+// Cluster starts a Redis Cluster of three masters. More arguments are the servers'.
+func Cluster(t testing.TB, args ...string) *RedisCluster {
+	t.Helper()
+	c := new(RedisCluster)
+	for range 3 {
+		bus, err := freePort(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.Masters = append(c.Masters, Redis(t, append([]string{
+			"--cluster-enabled", "yes", "--cluster-port", strconv.Itoa(bus), "--cluster-node-timeout", "2000",
+		}, args...)...))
+	}
+	const slots = 16384
+	for i, m := range c.Masters {
+		first, last := i*slots/3, (i+1)*slots/3-1
+		m.Do(t, "CLUSTER", "ADDSLOTSRANGE", strconv.Itoa(first), strconv.Itoa(last))
+		m.Do(t, "CLUSTER", "SET-CONFIG-EPOCH", strconv.Itoa(i+1))
+	}
+	first := c.Masters[0]
+	for _, m := range c.Masters[1:] {
+		m.Do(t, "CLUSTER", "MEET", first.host, first.port, first.busPort())
+	}
+	for _, m := range c.Masters {
+		m.Await(t, "cluster_state:ok", "CLUSTER", "INFO")
+		m.Await(t, "cluster_known_nodes:3", "CLUSTER", "INFO")
+	}
+	return c
+}
+
+func (s *RedisServer) busPort() string {
+	for i, a := range s.args {
+		if a == "--cluster-port" {
+			return s.args[i+1]
+		}
+	}
+	return ""
+}
+
+// URL is the address for `counters redis`.
+func (c *RedisCluster) URL() string {
+	var hosts []string
+	for _, m := range c.Masters {
+		hosts = append(hosts, m.Addr())
+	}
+	return "redis+cluster://" + strings.Join(hosts, ",")
+}

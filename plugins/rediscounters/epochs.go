@@ -1,0 +1,67 @@
+package rediscounters
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/quotagate/quotagate/caddymodule/quota"
+)
+
+// EpochTotals is all that Redis holds of an epoch, of whatever process. It is
+// gate.EpochKeeper's.
+func (e *Engine) EpochTotals(ctx context.Context, id string) ([]quota.Total, error) {
+	var rows []quota.Total
+	for bucket := range buckets {
+		held, err := e.epochHash(ctx, bucket, id)
+		if err != nil {
+			return nil, fmt.Errorf("reading epoch %s from redis: %w", id, err)
+		}
+		for name, value := range held {
+			if len(name) <= digestLength { // a token, a stamp, a lane
+				continue
+			}
+			t, err := readTotal(name, value)
+			if err != nil {
+				return nil, fmt.Errorf("reading epoch %s from redis: %q in bucket %d: %w", id, name, bucket, err)
+			}
+			rows = append(rows, t)
+		}
+	}
+	sortRows(rows)
+	return rows, nil
+}
+
+func (e *Engine) epochHash(ctx context.Context, bucket int, id string) (map[string]string, error) {
+	c, err := e.servers.clientOf(ctx, bucket)
+	if err != nil {
+		return nil, err
+	}
+	key := string(append(append(appendTag(nil, e.prefix, bucket), kindEpoch...), id...))
+	held, err := c.HGetAll(ctx, key).Result()
+	if err != nil {
+		return nil, faultOf(err)
+	}
+	return held, nil
+}
+
+// DropEpoch forgets an epoch that the records hold whole. A process that has it
+// still begins another when it next charges something.
+func (e *Engine) DropEpoch(ctx context.Context, id string) error {
+	for bucket := range buckets {
+		if err := e.ready(ctx); err != nil {
+			return fmt.Errorf("dropping epoch %s: %w", id, err)
+		}
+		c := newCall(e.scripts.drop)
+		c.addEpochKey(e.prefix, bucket, id)
+		c.addMetaKey(e.prefix, bucket)
+		c.rest = append(c.rest, id)
+		kept, err := e.runIn(bucket, c)
+		if kept {
+			c.release()
+		}
+		if err != nil {
+			return fmt.Errorf("dropping epoch %s: %w", id, err)
+		}
+	}
+	return nil
+}

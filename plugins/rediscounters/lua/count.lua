@@ -1,0 +1,414 @@
+-- Charges, looks at or gives back everything that one request asks for in this
+-- slot. Nothing is written before everything was looked at: Redis does not roll back.
+--
+-- ARGV[1] is one MessagePack array, KEYS are named in it by their index:
+--   op, epoch, lane, seq, (groups) n, {group}, (rates) n, {rate}
+--   group: epoch hash, meta, usage hash, token, digest, account, (rows) n, {row}
+--   row:   once key or 0, cost, need, max (-1: unlimited), force, field, end, spent, refunded
+--   rate:  window hash, once key or 0, cost, need, max, force, scope, width, index
+-- op: 0 look, loading all (Peek), 1 take, 2 give back, 3 look as a take would,
+--     4 settle a take of which nobody knows whether it ran: give back what it took,
+--     5 settle such a giving back. Either keeps a call that comes later from running.
+--
+-- The answer is an array of integers: what, now (ms), then
+--   1 done, 0 denied: the token of each group, then of each row and each rate
+--                     used, charged, exceeded, wait (ms), index
+--   2 cold:     group, generation, the number of rows, the rows, the epochs of the bucket
+--   3 lost:     the epoch is not what the caller knows: the data of its bucket were lost
+--   4 settled:  this call was settled before it came
+--   5 overflow: a row or rate would pass 2^53
+-- Of a settled call the answer is 1 and each row's charged is what it took or gave
+-- back; used is 1 in the rows of which the call has run.
+local MAX = 9007199254740992
+local DAY = 86400000
+local EPOCH_TTL = 7 * DAY
+local ONCE_TTL = DAY
+local floor, max, min = math.floor, math.max, math.min
+local call, pack, unpackm = redis.call, cmsgpack.pack, cmsgpack.unpack
+
+local a = unpackm(ARGV[1])
+local at = 0
+local function take()
+	at = at + 1
+	return a[at]
+end
+
+local time = call('TIME')
+local now = time[1] * 1000 + floor(time[2] / 1000)
+local micros = time[1] * 1000000 + time[2]
+
+local op, epoch, lane, seq = take(), take(), take(), take()
+local taking, giving, settling = op == 1, op == 2, op > 3
+local denied, overflow, cold = false, false, nil
+
+local function text(n)
+	return string.format('%.0f', n)
+end
+
+-- fits: as quota.Charge.Fits.
+local function fits(c, used)
+	return c.max < 0 or used + max(c.cost, c.need) <= c.max
+end
+
+local function known(once)
+	return once ~= 0 and call('EXISTS', KEYS[once]) == 1
+end
+
+-- Usage ---------------------------------------------------------------------
+
+-- register makes the epoch known to its bucket: loads that began before are void.
+local registered = {}
+local function register(g)
+	local ekey = KEYS[g.epoch]
+	local token = registered[ekey]
+	if not token then
+		token = g.found and tonumber(g.found)
+		local listed = token and call('HEXISTS', KEYS[g.meta], epoch) == 1
+		if not token then
+			token = micros
+			call('HSET', ekey, 't', text(token))
+			local f = call('HGET', KEYS[g.meta], 'f')
+			if f then
+				call('HSET', ekey, 'f', f)
+			end
+			call('PEXPIRE', ekey, EPOCH_TTL)
+		end
+		if not listed then
+			local before = tonumber(call('HGET', KEYS[g.meta], 'g') or 0)
+			call('HSET', KEYS[g.meta], epoch, '1', 'g', text(max(micros, before + 1)))
+			call('PEXPIRE', KEYS[g.meta], 30 * DAY)
+		end
+		registered[ekey] = token
+	end
+	g.token = token
+end
+
+local groups = {}
+for i = 1, take() do
+	local g = { epoch = take(), meta = take(), usage = take(), token = take(), digest = take(), account = take(), rows = {} }
+	local efields, ufields = { 't', 'f', lane }, { 'f' }
+	for j = 1, take() do
+		local r = {
+			once = take(), cost = take(), need = take(), max = take(), force = take() == 1,
+			field = take(), stop = take(), spent = take(), refunded = take(),
+		}
+		r.name, r.asked = g.digest .. r.field, r.cost
+		g.rows[j] = r
+		efields[j + 3] = r.name
+		ufields[j + 1] = r.field
+	end
+	local held = call('HMGET', KEYS[g.epoch], unpack(efields))
+	g.found = held[1]
+	-- The lane says which call of it came last: seq, where rows got less than they
+	-- asked for !row:amount! for each, then c if it was settled, t if it will not run.
+	local last = held[3] and tonumber(string.match(held[3], '^%d+')) or -1
+	if settling then
+		g.ran = last == seq and not string.find(held[3], 't', 1, true)
+		g.settled = last == seq and string.find(held[3], '[ct]$') ~= nil
+		g.state = held[3]
+	elseif last >= seq then
+		return { 4, now }
+	end
+	if not settling and g.token ~= 0 and tonumber(g.found or 0) ~= g.token then
+		return { 3, now }
+	end
+	local used = call('HMGET', KEYS[g.usage], unpack(ufields))
+	local f = held[2]
+	if not g.found then
+		f = call('HGET', KEYS[g.meta], 'f')
+	end
+	local valid = used[1] == f -- else all usage was forgotten since it was filled
+	for j, r in ipairs(g.rows) do
+		local spent, refunded = 0, 0
+		if held[j + 3] then
+			spent, refunded = unpackm(held[j + 3])
+		end
+		-- What the caller knows for certain and this server does not was lost with a
+		-- failover: it is counted again.
+		r.total, r.back = max(spent, r.spent), max(refunded, r.refunded)
+		local base = valid and used[j + 1]
+		if base then
+			r.warm = true
+			r.used = max(0, tonumber(base) + (r.total - spent) - (r.back - refunded))
+		else
+			r.used = max(0, r.total - r.back)
+		end
+		if settling then
+			r.charged = 0
+			if g.ran then
+				r.charged = tonumber(string.match(g.state, '!' .. j .. ':(%d+)!') or r.cost)
+			end
+		elseif giving then
+			if not r.warm and r.max == 0 then -- a level
+				cold = cold or { g = i }
+				if cold.g == i then
+					cold[#cold + 1] = j
+				end
+			end
+			if r.max == 0 then
+				r.cost = min(r.cost, r.used)
+			end
+			overflow = overflow or r.back + r.cost > MAX
+		elseif not r.warm and (op == 0 or (r.max >= 0 and not r.force)) then
+			cold = cold or { g = i }
+			if cold.g == i then
+				cold[#cold + 1] = j
+			end
+		else
+			r.free = known(r.once)
+			overflow = overflow or r.total + r.cost > MAX or r.used + r.cost > MAX
+			r.exceeded = not r.free and not fits(r, r.used)
+			denied = denied or (r.exceeded and not r.force)
+		end
+	end
+	groups[i] = g
+end
+
+-- Rates: package quota's Window, bucket for bucket ----------------------------
+
+-- A window is {width, index of the newest bucket, 11 counts by index % 11}.
+local function sum(w)
+	local n = 0
+	for i = 3, 13 do
+		n = n + w[i]
+	end
+	return n
+end
+
+local function advance(w, width)
+	local index = floor(now / width)
+	if w[1] ~= width then
+		local kept = 0
+		if w[1] ~= 0 then
+			advance(w, w[1])
+			kept = sum(w)
+		end
+		w[1], w[2] = width, index
+		for i = 3, 13 do
+			w[i] = 0
+		end
+		w[3 + index % 11] = kept
+		return
+	end
+	if index <= w[2] then
+		return
+	end
+	for i = max(w[2] + 1, index - 10), index do
+		w[3 + i % 11] = 0
+	end
+	w[2] = index
+end
+
+local function wait(w, width, limit, cost)
+	if cost > limit then
+		return -1
+	end
+	advance(w, width)
+	local n = sum(w)
+	for i = w[2] - 10, w[2] do
+		local c = w[3 + i % 11]
+		if n + cost > limit and c > 0 then
+			n = n - c
+			if n + cost <= limit then
+				return (i + 11) * width - now
+			end
+		end
+	end
+	return 0
+end
+
+-- Settling --------------------------------------------------------------------
+
+if settling then
+	local reply = { 1, now }
+	for _, g in ipairs(groups) do
+		reply[#reply + 1] = 0
+		if not g.settled then
+			local e, u = { 'HSET', KEYS[g.epoch], lane, g.ran and g.state .. 'c' or text(seq) .. 't' }, { 'HSET', KEYS[g.usage] }
+			for _, r in ipairs(g.rows) do
+				if op == 4 and r.charged > 0 then
+					e[#e + 1] = r.name
+					e[#e + 1] = pack(r.total, r.back + r.charged, r.stop, g.account)
+					if r.warm then
+						u[#u + 1] = r.field
+						u[#u + 1] = text(max(0, r.used - r.charged))
+					end
+				end
+				if op == 4 and r.charged > 0 and r.once ~= 0 then
+					call('DEL', KEYS[r.once])
+				end
+			end
+			call(unpack(e))
+			if not g.found then -- the bucket's data were lost: this must not stay for ever
+				call('PEXPIRE', KEYS[g.epoch], EPOCH_TTL)
+			end
+			if #u > 2 then
+				call(unpack(u))
+			end
+		end
+	end
+	for _, g in ipairs(groups) do
+		for _, r in ipairs(g.rows) do
+			for _, n in ipairs({ g.ran and 1 or 0, r.charged, 0, 0, 0 }) do
+				reply[#reply + 1] = n
+			end
+		end
+	end
+	return reply
+end
+
+local rates = {}
+for i = 1, take() do
+	local r = {
+		key = KEYS[take()], once = take(), cost = take(), need = take(), max = take(), force = take() == 1,
+		scope = take(), width = take(), index = take(),
+	}
+	local raw = call('HGET', r.key, r.scope)
+	local w = raw and { unpackm(raw) } or { 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
+	r.w, r.stored = w, w[1]
+	if giving then
+		if r.once ~= 0 then
+			call('DEL', KEYS[r.once])
+		end
+		-- Moved to other buckets, nobody can tell it from the rest: it stays, on the
+		-- side of the limit.
+		local c = w[3 + r.index % 11]
+		if w[1] == r.width and r.index <= w[2] and r.index >= w[2] - 10 and c > 0 then
+			r.take = true
+			w[3 + r.index % 11] = max(0, c - r.cost)
+		end
+	else
+		advance(w, r.width)
+		r.used = sum(w)
+		r.wait = 0
+		r.free = known(r.once)
+		overflow = overflow or r.used + r.cost > MAX
+		r.exceeded = not r.free and not fits(r, r.used)
+		if r.exceeded then
+			if r.stored > 0 and r.stored < r.width then -- it stays in its own buckets
+				r.wait = wait({ unpackm(raw) }, r.stored, r.max, max(r.cost, r.need))
+			else
+				r.wait = wait(w, r.width, r.max, max(r.cost, r.need))
+			end
+			denied = denied or not r.force
+		end
+		-- What is counted in a longer window moves to the shorter one's buckets, once
+		-- and for good. The other way it moves only when something is taken: else a
+		-- client that is denied would keep a window full by asking.
+		r.take = taking and r.stored > r.width
+	end
+	rates[i] = r
+end
+
+-- The answer ------------------------------------------------------------------
+
+if overflow then
+	return { 5, now }
+end
+if cold then
+	local g = groups[cold.g]
+	register(g)
+	local reply = { 2, now, cold.g, 0, #cold }
+	for _, j in ipairs(cold) do
+		reply[#reply + 1] = j
+	end
+	local meta = call('HGETALL', KEYS[g.meta])
+	for i = 1, #meta, 2 do
+		if meta[i] == 'g' then
+			reply[4] = tonumber(meta[i + 1])
+		elseif meta[i] ~= 'f' then
+			reply[#reply + 1] = meta[i]
+		end
+	end
+	return reply
+end
+
+local reply = { denied and 0 or 1, now }
+local write = not denied and (taking or giving)
+
+for _, g in ipairs(groups) do
+	local e, u = { 'HSET', KEYS[g.epoch], lane, '' }, { 'HSET', KEYS[g.usage] }
+	local state = text(seq)
+	for j, r in ipairs(g.rows) do
+		r.charged = 0
+		if not denied and not r.free then
+			r.charged = r.cost
+		end
+		if r.charged ~= r.asked then
+			state = state .. '!' .. j .. ':' .. text(r.charged) .. '!'
+		end
+		if write and r.charged > 0 then
+			if giving then
+				r.back = r.back + r.charged
+				r.used = max(0, r.used - r.charged)
+			else
+				r.total = r.total + r.charged
+				r.used = r.used + r.charged
+			end
+			e[#e + 1] = r.name
+			e[#e + 1] = pack(r.total, r.back, r.stop, g.account)
+			if r.warm then
+				u[#u + 1] = r.field
+				u[#u + 1] = text(r.used)
+			end
+			if r.once ~= 0 and taking then
+				call('SET', KEYS[r.once], '1', 'PX', ONCE_TTL)
+			end
+		elseif not denied and not giving then
+			r.used = r.used + r.charged -- as if it had been taken
+		end
+		if giving and r.once ~= 0 then
+			call('DEL', KEYS[r.once])
+		end
+	end
+	if #e > 4 then
+		register(g)
+		e[4] = state
+		call(unpack(e))
+		if #u > 2 then
+			call(unpack(u))
+		end
+	end
+	reply[#reply + 1] = g.found and tonumber(g.found) or g.token
+end
+
+for _, r in ipairs(rates) do
+	r.charged = 0
+	if not giving and not denied and not r.free and not r.exceeded then
+		r.charged = r.cost
+		r.used = r.used + r.charged
+		if write and r.charged > 0 then
+			r.take = true
+			r.w[3 + r.w[2] % 11] = r.w[3 + r.w[2] % 11] + r.charged
+			if r.once ~= 0 then
+				call('SET', KEYS[r.once], '1', 'PX', ONCE_TTL)
+			end
+		end
+	end
+	if r.take then
+		call('HSET', r.key, r.scope, pack(unpack(r.w)))
+		-- Twice as long as is needed, so that not every request sets it.
+		local left = (r.w[2] + 11) * r.w[1] - now
+		if left > 0 and call('PTTL', r.key) < left then
+			call('PEXPIRE', r.key, 2 * left)
+		end
+	end
+end
+
+for _, g in ipairs(groups) do
+	for _, r in ipairs(g.rows) do
+		reply[#reply + 1] = r.used
+		reply[#reply + 1] = r.charged
+		reply[#reply + 1] = r.exceeded and 1 or 0
+		reply[#reply + 1] = 0
+		reply[#reply + 1] = 0
+	end
+end
+for _, r in ipairs(rates) do
+	reply[#reply + 1] = r.used or 0
+	reply[#reply + 1] = r.charged
+	reply[#reply + 1] = r.exceeded and 1 or 0
+	reply[#reply + 1] = r.wait or 0
+	reply[#reply + 1] = r.w[2]
+end
+return reply

@@ -1,0 +1,187 @@
+package rediscounters
+
+import (
+	"errors"
+	"sync"
+	"time"
+
+	"github.com/quotagate/quotagate/caddymodule/gate"
+	"github.com/quotagate/quotagate/caddymodule/quota"
+	"go.uber.org/zap"
+)
+
+// doubt is a call of which nobody knows whether it ran.
+type doubt struct {
+	ep *epoch
+	// lane and seq name the call. A giving back that certainly did not run has
+	// none, and is made again.
+	lane  *lane
+	seq   int64
+	op    opcode // opUndo or opRecall
+	rows  []quota.Charge
+	since time.Time
+}
+
+// The bounds of what is remembered to be settled.
+const (
+	maxUnsettled = 20_000
+	// giveUp is when a giving back is dropped that cannot be made: the level that
+	// it is of could not be loaded in all the time.
+	giveUp = 10 * time.Minute
+)
+
+// unsettled are the calls in doubt, oldest first.
+type unsettled struct {
+	settling sync.Mutex // one goroutine settles
+	mu       sync.Mutex
+	list     []*doubt
+	kick     chan struct{}
+}
+
+func (u *unsettled) add(d *doubt) (ok bool) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if len(u.list) >= maxUnsettled {
+		return false
+	}
+	u.list = append(u.list, d)
+	select {
+	case u.kick <- struct{}{}:
+	default:
+	}
+	return true
+}
+
+func (u *unsettled) len() int {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return len(u.list)
+}
+
+func (u *unsettled) takeAll() []*doubt {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	list := u.list
+	u.list = nil
+	return list
+}
+
+// putBack returns what was not settled to its place before what came since.
+func (u *unsettled) putBack(list []*doubt) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.list = append(list, u.list...)
+}
+
+// doubtful keeps a call until it is settled.
+func (e *Engine) doubtful(d *doubt) {
+	d.since = time.Now()
+	if !e.unsettled.add(d) {
+		e.health.abandoned.Add(1)
+		e.log.Error("too many calls of redis are in doubt: what this one may have charged stays charged")
+		e.settled(d)
+	}
+}
+
+// settled gives back what a doubt kept.
+func (e *Engine) settled(d *doubt) {
+	d.ep.busy.Add(-1)
+	if d.lane != nil {
+		e.lanes.release(d.lane)
+	}
+}
+
+// settleAll settles the calls in doubt, in order, until Redis does not answer.
+func (e *Engine) settleAll() error {
+	e.unsettled.settling.Lock()
+	defer e.unsettled.settling.Unlock()
+	list := e.unsettled.takeAll()
+	var again []*doubt
+	for i, d := range list {
+		done, err := e.settle(d)
+		if !done {
+			again = append(again, d)
+		}
+		if err != nil {
+			e.unsettled.putBack(append(again, list[i+1:]...))
+			return err
+		}
+	}
+	if len(again) > 0 {
+		e.unsettled.putBack(again)
+	}
+	return nil
+}
+
+// settle asks what became of a call, and undoes or completes it. done: it needs
+// no more attention. An error means that Redis does not answer.
+func (e *Engine) settle(d *doubt) (done bool, err error) {
+	if d.lane != nil {
+		ran, err := e.inquire(d)
+		if err != nil {
+			return false, err
+		}
+		if ran || d.op == opUndo {
+			e.settled(d)
+			return true, nil
+		}
+		e.lanes.release(d.lane)
+		d.lane = nil
+	}
+	err = e.give(d.rows)
+	var cold *quota.ColdError
+	var fault *gate.CounterError
+	switch {
+	case errors.As(err, &cold):
+		if time.Since(d.since) < giveUp {
+			return false, nil
+		}
+		e.health.abandoned.Add(1)
+		e.log.Error("giving a charge back was given up: the level that it is of could not be loaded", zap.Error(err))
+	case errors.As(err, &fault) && fault.NotRun:
+		return false, err
+	case fault != nil: // in doubt anew, under another number
+		e.settled(d)
+		return true, err
+	}
+	e.settled(d)
+	return true, nil
+}
+
+// inquire runs a call's settlement: a take that ran is undone, anything that did
+// not run never will. It may be repeated.
+func (e *Engine) inquire(d *doubt) (ran bool, err error) {
+	d.ep.busy.Add(1)
+	r := newRun(e, d.ep, d.op)
+	defer r.finish()
+	part := make([]int32, len(d.rows))
+	for i := range part {
+		part[i] = int32(i)
+	}
+	r.plan.lay(d.rows, part)
+	r.call = newCall(e.scripts.count)
+	r.pack(d.op, d.lane, d.seq, d.rows)
+	kept, err := e.runIn(bucketOf(d.rows[0].Key.Digest), r.call)
+	outcomes := make([]quota.Outcome, len(d.rows))
+	if err == nil {
+		_, err = r.read(&r.plan, d.op, outcomes)
+	}
+	if kept {
+		r.call.release()
+	}
+	if err != nil {
+		return false, err
+	}
+	for i := range outcomes {
+		if outcomes[i].Used == 0 {
+			continue
+		}
+		ran = true
+		c, spent := &d.rows[i], outcomes[i].Charged
+		if d.op == opRecall {
+			spent = 0
+		}
+		d.ep.add(&c.Key, c.Account, c.End, spent, outcomes[i].Charged)
+	}
+	return ran, nil
+}
