@@ -1,0 +1,5 @@
+package stripefake
+
+import "net/http"
+
+func (f *Fake) pageRoutes() *http.ServeMux { return http.NewServeMux() }
