@@ -69,7 +69,7 @@ func (g *Gate) Resolve(ctx context.Context, id Identity, r *http.Request) (Calle
 		return c, quota.Refuse(quota.CodeDeleted)
 	}
 	if e.Revoked(p) {
-		c.Principal = anonymous
+		c.Principal, c.IP = anonymous, g.Address(&id)
 		c.Invalid = &InvalidError{Reason: "its session was revoked"}
 		return c, nil
 	}
