@@ -61,7 +61,7 @@ func (g *Gate) Resolve(ctx context.Context, id Identity, r *http.Request) (Calle
 	if p.Anonymous() {
 		return c, nil
 	}
-	e := g.rt.Entitlements.Get(ctx, p.Subject, p.Email)
+	e := g.rt.Entitlements.Of(ctx, p)
 	switch e.Control {
 	case quota.ControlSuspended:
 		return c, quota.Refuse(quota.CodeSuspended)
