@@ -19,11 +19,9 @@ import (
 // exchange is one request on its way through the handler: the response writer
 // that the next handlers see, and what placeholders tell of it. It passes
 // every byte on as it comes, and adds rate limit fields to the final header.
-//
-// It is what the handler allocates for a request, and lives as long as the
-// request's replacer: what is needed for less is in the ticket or on the stack.
 type exchange struct {
-	caddyhttp.ResponseWriterWrapper
+	*caddyhttp.ResponseWriterWrapper
+	wrapper caddyhttp.ResponseWriterWrapper
 
 	h      *Handler
 	repl   *caddy.Replacer // nil outside of Caddy's server
@@ -36,9 +34,11 @@ type exchange struct {
 	status int // of the final header, 0 before it
 	stream *gate.Stream
 
-	// remaining is for placeholders after the ticket is gone. Most requests have one scope.
-	remaining     []remaining
-	remainingRoom [1]remaining
+	remaining [4]remaining // of the first scopes, for placeholders after the ticket is gone
+
+	// Room for what most requests need, so that it is one allocation with this.
+	matchedRoom [4]*Rule
+	appliedRoom [2]quota.Applied
 }
 
 type remaining struct {
@@ -48,7 +48,8 @@ type remaining struct {
 
 func newExchange(h *Handler, w http.ResponseWriter, r *http.Request) *exchange {
 	x := &exchange{h: h}
-	x.ResponseWriter = w
+	x.wrapper.ResponseWriter = w
+	x.ResponseWriterWrapper = &x.wrapper
 	if o := r.Header["Origin"]; len(o) > 0 {
 		x.origin = o[0]
 	}
@@ -65,7 +66,7 @@ func (x *exchange) WriteHeader(status int) {
 	if status >= 200 || status == http.StatusSwitchingProtocols {
 		x.final(status)
 	}
-	x.ResponseWriter.WriteHeader(status)
+	x.wrapper.ResponseWriter.WriteHeader(status)
 }
 
 func (x *exchange) final(status int) {
@@ -73,7 +74,7 @@ func (x *exchange) final(status int) {
 		return
 	}
 	x.status = status
-	header := x.ResponseWriter.Header()
+	header := x.wrapper.ResponseWriter.Header()
 	x.fields.Apply(header, x.h.headersMode)
 	if x.origin != "" {
 		x.h.cors.Observe(x.origin, header)
@@ -83,13 +84,13 @@ func (x *exchange) final(status int) {
 // Write implements http.ResponseWriter.
 func (x *exchange) Write(p []byte) (int, error) {
 	x.final(http.StatusOK)
-	return x.ResponseWriter.Write(p)
+	return x.wrapper.ResponseWriter.Write(p)
 }
 
 // ReadFrom keeps the short way (sendfile) that the server offers.
 func (x *exchange) ReadFrom(r io.Reader) (int64, error) {
 	x.final(http.StatusOK)
-	return x.ResponseWriterWrapper.ReadFrom(r)
+	return x.wrapper.ReadFrom(r)
 }
 
 // FlushError is what http.ResponseController calls. An answer that is flushed
@@ -97,7 +98,7 @@ func (x *exchange) ReadFrom(r io.Reader) (int64, error) {
 func (x *exchange) FlushError() error {
 	x.final(http.StatusOK)
 	x.lasts(x.interrupt)
-	return http.NewResponseController(x.ResponseWriter).Flush()
+	return http.NewResponseController(x.wrapper.ResponseWriter).Flush()
 }
 
 // Flush implements http.Flusher, for handlers that know nothing newer.
@@ -107,7 +108,7 @@ func (x *exchange) Flush() {
 
 // Hijack hands the connection over, and remembers how to close it.
 func (x *exchange) Hijack() (net.Conn, *bufio.ReadWriter, error) {
-	conn, rw, err := http.NewResponseController(x.ResponseWriter).Hijack()
+	conn, rw, err := http.NewResponseController(x.wrapper.ResponseWriter).Hijack()
 	if err == nil {
 		x.endStream()
 		x.lasts(func() { _ = conn.Close() }) // it is closed either way
@@ -130,7 +131,7 @@ func (x *exchange) lasts(closeNow func()) {
 // interrupt ends an answer from outside: its deadlines have passed, so that the
 // server gives the connection (or the HTTP/2 stream) up and cancels the request.
 func (x *exchange) interrupt() {
-	rc := http.NewResponseController(x.ResponseWriter)
+	rc := http.NewResponseController(x.wrapper.ResponseWriter)
 	past := time.Unix(1, 0)
 	_ = rc.SetWriteDeadline(past) // where it is not supported, the other is
 	_ = rc.SetReadDeadline(past)  // as above
@@ -205,14 +206,15 @@ func (x *exchange) left(scope string) (any, bool) {
 
 // keepRemaining copies what is left of the scopes out of the ticket.
 func (x *exchange) keepRemaining() {
-	x.remaining = x.remainingRoom[:0]
+	n := 0
 	cs, outcomes := x.ticket.Charges(), x.ticket.Decision().Outcomes
 	for i := range cs {
-		if i >= len(outcomes) {
+		if n == len(x.remaining) || i >= len(outcomes) {
 			return
 		}
 		if cs[i].Key.Space == quota.SpaceRate {
-			x.remaining = append(x.remaining, remaining{cs[i].Key.Name, max(0, cs[i].Limit.Max-outcomes[i].Used)})
+			x.remaining[n] = remaining{cs[i].Key.Name, max(0, cs[i].Limit.Max-outcomes[i].Used)}
+			n++
 		}
 	}
 }

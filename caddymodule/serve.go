@@ -25,9 +25,6 @@ const (
 	headerPlan    = "X-Quota-Plan"
 )
 
-// usualRules is how many rules may match a request before room for them is allocated.
-const usualRules = 4
-
 // ServeHTTP admits the request, or answers it with a denial.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
 	stripIdentity(r.Header)
@@ -46,13 +43,11 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 		return h.refuse(x, r, err)
 	}
 	// Only now: a matcher may ask for {quota.plan} or {http.auth.user.id}.
-	var room [usualRules]*Rule
-	matched, err := h.match(room[:0], r)
+	matched, err := h.match(x, r)
 	if err != nil {
 		return err
 	}
-	var appliedRoom [usualRules]quota.Applied
-	applied, err := h.apply(appliedRoom[:0], x, r, matched)
+	applied, err := h.apply(x, r, matched)
 	if err != nil {
 		return h.refuse(x, r, err)
 	}
@@ -116,7 +111,7 @@ func (h *Handler) pass(x *exchange, r *http.Request, next caddyhttp.Handler) (er
 		if returned {
 			result.Status, result.Fate = fate(r.Context(), x.status, err)
 		}
-		h.resolveFrees(x)
+		h.resolveFrees(x, r)
 		h.metrics.admitted(x)
 		x.keepRemaining()
 		x.ticket.Settle(r.Context(), result)
@@ -125,7 +120,7 @@ func (h *Handler) pass(x *exchange, r *http.Request, next caddyhttp.Handler) (er
 	err = next.ServeHTTP(x, r)
 	returned = true
 	if x.status == 0 { // the answer is made elsewhere: of the error, or by net/http
-		x.fields.Apply(x.ResponseWriter.Header(), h.headersMode)
+		x.fields.Apply(x.wrapper.ResponseWriter.Header(), h.headersMode)
 	}
 	return err
 }
@@ -138,8 +133,9 @@ const statusClientGone = 499
 // aborted request would be a free one.
 func fate(ctx context.Context, status int, err error) (int, gate.Fate) {
 	if err == nil {
+		gone := ctx.Err() != nil
 		switch {
-		case (status == 0 || status == statusClientGone) && ctx.Err() != nil:
+		case gone && (status == 0 || status == statusClientGone):
 			return status, gate.Unknown // nobody knows what the backend did
 		case status == 0:
 			status = http.StatusOK // net/http sends it when a handler writes nothing
@@ -239,6 +235,9 @@ func (h *Handler) logDenial(x *exchange, r *http.Request) {
 	}
 	if x.caller.Invalid != nil {
 		fields = append(fields, zap.String("reason", x.caller.Invalid.Reason))
+	}
+	if id, ok := caddyhttp.GetVar(r.Context(), "trace_id").(string); ok { // of the directive tracing
+		fields = append(fields, zap.String("trace_id", id))
 	}
 	if h.app.LogSubjects && x.caller.Principal != nil {
 		fields = append(fields, zap.String("subject", string(x.caller.Principal.Subject)))

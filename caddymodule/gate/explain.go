@@ -32,7 +32,8 @@ func (g *Gate) Explain(ctx context.Context, c Caller, rules []quota.Applied, sit
 	if e.Denial = g.refuse(&c, rules, site); e.Denial != nil {
 		return e
 	}
-	e.Charges = quota.AppendCharges(nil, g.quotaCaller(&c, rules), rules, e.At, nil)
+	caller := quota.Caller{Principal: c.Principal, Entitlement: c.Entitlement, IP: c.IP}
+	e.Charges = quota.AppendCharges(nil, caller, rules, e.At, nil)
 	if len(e.Charges) == 0 {
 		return e
 	}

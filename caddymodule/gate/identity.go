@@ -16,11 +16,8 @@ type Identity struct {
 	// Invalid is set where a credential was sent and refused. Rules say whether
 	// the request is then denied or goes on as an anonymous one.
 	Invalid *InvalidError
-	// IP is the subject of the caller's address; empty for a verified caller, of
-	// whom it is seldom asked. Use Gate.Address.
+	// IP is the subject of the caller's address.
 	IP quota.Subject
-
-	address string // as the server gave it
 }
 
 var anonymous = &quota.Principal{}
@@ -29,17 +26,9 @@ var anonymous = &quota.Principal{}
 // decides. A request whose identity the backend could read differently than the
 // gateway is refused with a *quota.Denial.
 func (g *Gate) Identify(r *http.Request, clientIP string) (Identity, error) {
-	id := Identity{Principal: anonymous, address: clientIP}
-	err := g.identify(&id, r)
-	if id.Principal.Anonymous() {
-		id.IP = g.ipSubject(clientIP)
-	}
-	return id, err
-}
-
-func (g *Gate) identify(id *Identity, r *http.Request) error {
+	id := Identity{Principal: anonymous, IP: g.ipSubject(clientIP)}
 	if err := ambiguous(r); err != nil {
-		return err
+		return id, err
 	}
 	unclaimed := false
 	for _, v := range g.verifiers {
@@ -47,30 +36,22 @@ func (g *Gate) identify(id *Identity, r *http.Request) error {
 		switch {
 		case err == nil && !names(p):
 			id.Invalid = &InvalidError{Reason: "it names nobody"}
-			return nil
+			return id, nil
 		case err == nil:
 			id.Principal = p
-			return nil
+			return id, nil
 		case errors.Is(err, ErrNoCredential):
 		case errors.Is(err, ErrUnclaimed):
 			unclaimed = true
 		default:
 			id.Invalid = invalid(err)
-			return nil
+			return id, nil
 		}
 	}
 	if unclaimed {
 		id.Invalid = &InvalidError{Reason: "no verifier claims it"}
 	}
-	return nil
-}
-
-// Address is the subject of the caller's address.
-func (g *Gate) Address(id *Identity) quota.Subject {
-	if id.IP == "" {
-		return g.ipSubject(id.address)
-	}
-	return id.IP
+	return id, nil
 }
 
 // names reports whether the principal names somebody whom the records could

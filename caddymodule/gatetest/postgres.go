@@ -47,17 +47,12 @@ var sharedPostgres struct {
 // machine the test is skipped, or fails where QUOTA_TEST_REQUIRE is 1.
 func Postgres(t *testing.T) *PostgresServer {
 	t.Helper()
-	bin, err := postgresFolder()
-	if err != nil {
-		if os.Getenv("QUOTA_TEST_REQUIRE") == "1" {
-			t.Fatalf("postgres is required: %v", err)
-		}
-		t.Skipf("no postgres on this machine: %v", err)
-	}
+	bin := postgresBin(t)
 	s := &sharedPostgres
 	s.Lock()
 	defer s.Unlock()
 	if s.server == nil {
+		var err error
 		if s.server, err = startPostgres(t.Context(), bin); err != nil {
 			t.Fatalf("starting postgres: %v", err)
 		}
@@ -77,9 +72,32 @@ func Postgres(t *testing.T) *PostgresServer {
 	return server
 }
 
+// PostgresTool is the path of a program that comes with the server, such as
+// pg_dump, under the conditions of Postgres.
+func PostgresTool(t testing.TB, name string) string {
+	t.Helper()
+	return filepath.Join(postgresBin(t), name)
+}
+
+func postgresBin(t testing.TB) string {
+	t.Helper()
+	bin, err := postgresFolder()
+	if err != nil {
+		if os.Getenv("QUOTA_TEST_REQUIRE") == "1" {
+			t.Fatalf("postgres is required: %v", err)
+		}
+		t.Skipf("no postgres on this machine: %v", err)
+	}
+	return bin
+}
+
 // postgresFolder is where the newest installed server's programs are.
 func postgresFolder() (string, error) {
 	if path, err := exec.LookPath("postgres"); err == nil {
+		// Behind a link is the folder with the other programs of the same version.
+		if path, err = filepath.EvalSymlinks(path); err != nil {
+			return "", err
+		}
 		return filepath.Dir(path), nil
 	}
 	found, err := filepath.Glob("/usr/lib/postgresql/*/bin/postgres")

@@ -193,6 +193,22 @@ func (g *gateway) logged() string {
 	return string(b)
 }
 
+// command runs `caddy quota` with the gateway's config and environment.
+func (g *gateway) command(args ...string) string {
+	g.t.Helper()
+	path, err := binary()
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	cmd := command(g.t.Context(), path, append([]string{"quota"}, append(args, "--config", g.file, "--adapter", "caddyfile")...)...)
+	cmd.Env, cmd.Dir = g.env, g.dir
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		g.t.Fatalf("caddy quota %s: %v\n%s", strings.Join(args, " "), err, out)
+	}
+	return string(out)
+}
+
 // stop ends the process as an operator would, and waits for it.
 func (g *gateway) stop() {
 	select {
