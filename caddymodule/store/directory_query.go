@@ -68,12 +68,22 @@ func (q *directoryQuery) filter(f UserFilter) {
 	}
 }
 
-// onPlan is the condition of users whose plan is the named one now: judge, in SQL.
+// onPlan is the condition of users whose plan is the named one now.
 func (q *directoryQuery) onPlan(name string) string {
 	row := q.plans.byName(name)
 	if row == nil {
 		return "1 = 0"
 	}
+	is := q.planID() + " = " + q.text(row.ID)
+	if q.plans.defaultRow != nil && q.plans.defaultRow.ID == row.ID {
+		is = "COALESCE(" + is + ", TRUE)"
+	}
+	return "(" + is + ")"
+}
+
+// planID is the plan that a user has now by a subscription, null for the default
+// one: judge, in SQL.
+func (q *directoryQuery) planID() string {
 	now := q.instant(q.now)
 	pending := "s.pending_plan_id IS NOT NULL AND s.pending_effective_at IS NOT NULL"
 	due := pending + " AND s.pending_effective_at <= " + now
@@ -86,13 +96,13 @@ func (q *directoryQuery) onPlan(name string) string {
 		"NOT s.cancel_at_period_end AND " + given + " AND " + due + " AND s.pending_period_end <= " + now,
 		"NOT s.cancel_at_period_end AND " + given + " AND NOT (" + pending + ") AND s.current_period_end <= " + now,
 	}, " OR ")
-	plan := "CASE WHEN s.status NOT IN ('active', 'trial', 'past_due') THEN NULL WHEN " + ended + " THEN NULL WHEN " + due +
+	return "CASE WHEN s.status NOT IN ('active', 'trial', 'past_due') THEN NULL WHEN " + ended + " THEN NULL WHEN " + due +
 		" THEN s.pending_plan_id ELSE s.plan_id END"
-	is := plan + " = " + q.text(row.ID)
-	if q.plans.defaultRow != nil && q.plans.defaultRow.ID == row.ID {
-		is = "COALESCE(" + is + ", TRUE)"
-	}
-	return "(" + is + ")"
+}
+
+// byStatusAndPlan counts the users of each status and plan.
+func (q *directoryQuery) byStatusAndPlan() string {
+	return "SELECT " + q.effective() + ", " + q.planID() + ", COUNT(*)" + q.from() + " GROUP BY 1, 2"
 }
 
 func (q *directoryQuery) from() string {

@@ -2,6 +2,8 @@ package store
 
 import (
 	"context"
+	"database/sql"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -12,13 +14,16 @@ import (
 	"github.com/quotagate/quotagate/caddymodule/store/sqlgen"
 )
 
-// Stats count users and what they pay, from one snapshot. No count is negative.
+// Stats count users and what they pay. No count is negative.
 type Stats struct {
-	TotalUsers, ActiveUsers, SuspendedUsers, DeletedUsers int64
+	// TotalUsers are all of the directory, whatever their status; ActiveUsers are
+	// those who are neither suspended nor deleted, nor anything else to the host.
+	TotalUsers, ActiveUsers int64
 	// ByPlan are the active users by the name of the plan in effect; every plan
 	// is there, and the sum is ActiveUsers.
 	ByPlan map[string]int64
-	// DefaultPlan is the name of the plan of those who have no subscription.
+	// DefaultPlan is the name of the plan of those who have no subscription; empty
+	// where there is none, which stands in ByPlan then.
 	DefaultPlan string
 	// Trialing and PastDue are running subscriptions in that state, of whomever.
 	Trialing, PastDue int64
@@ -27,12 +32,20 @@ type Stats struct {
 	Monthly map[string]int64
 }
 
-// Stats are the statistics now. The directory is the accounts that were seen.
+// Stats are the statistics now, from one snapshot. The directory is ListUsers'.
 func (s *Store) Stats(ctx context.Context) (*Stats, error) {
 	var st *Stats
-	err := s.read(ctx, func(q *sqlgen.Queries) (err error) {
-		st, err = s.stats(ctx, q, s.now())
-		return err
+	err := s.directory(ctx, func(tx sqlgen.DBTX, q *sqlgen.Queries, t *hostTable) error {
+		st = &Stats{ByPlan: map[string]int64{}, Monthly: map[string]int64{}}
+		plans, err := s.loadCatalogue(ctx, q)
+		if err != nil {
+			return err
+		}
+		query := s.newDirectoryQuery(t, plans)
+		if err := query.addUsers(ctx, tx, st); err != nil {
+			return err
+		}
+		return s.addStandings(ctx, q, st, query.now)
 	})
 	if err != nil {
 		return nil, fmt.Errorf("counting users: %w", err)
@@ -40,47 +53,44 @@ func (s *Store) Stats(ctx context.Context) (*Stats, error) {
 	return st, nil
 }
 
-func (s *Store) stats(ctx context.Context, q *sqlgen.Queries, now time.Time) (*Stats, error) {
-	c, err := s.loadCatalogue(ctx, q)
+func (q *directoryQuery) addUsers(ctx context.Context, tx sqlgen.DBTX, st *Stats) (err error) {
+	names := map[string]string{}
+	for i := range q.plans.rows {
+		names[q.plans.rows[i].ID] = q.plans.rows[i].Name
+		st.ByPlan[q.plans.rows[i].Name] = 0
+	}
+	if q.plans.defaultRow != nil {
+		st.DefaultPlan = q.plans.defaultRow.Name
+	}
+	rows, err := tx.QueryContext(ctx, q.byStatusAndPlan(), q.args...)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	st := &Stats{ByPlan: map[string]int64{}, Monthly: map[string]int64{}}
-	for i := range c.rows {
-		st.ByPlan[c.rows[i].Name] = 0
-	}
-	users, err := q.CountUsers(ctx, column.At(now))
-	if err != nil {
-		return nil, fmt.Errorf("counting accounts: %w", err)
-	}
-	for _, u := range users {
-		st.TotalUsers += u.Users
-		switch u.State {
-		case controlSuspended:
-			st.SuspendedUsers += u.Users
-		case controlDeleted:
-			st.DeletedUsers += u.Users
-		default:
-			st.ActiveUsers += u.Users
+	defer func() { err = errors.Join(err, rows.Close()) }()
+	for rows.Next() {
+		var status string
+		var plan sql.NullString
+		var users int64
+		if err := rows.Scan(&status, &plan, &users); err != nil {
+			return err
 		}
-	}
-	if err := s.addStandings(ctx, q, c, st, now); err != nil {
-		return nil, err
-	}
-	if c.defaultRow != nil {
-		st.DefaultPlan = c.defaultRow.Name
-		rest := st.ActiveUsers
-		for _, n := range st.ByPlan {
-			rest -= n
+		st.TotalUsers += users
+		if status != controlActive {
+			continue
 		}
-		st.ByPlan[st.DefaultPlan] += rest
+		st.ActiveUsers += users
+		name := names[plan.String]
+		if name == "" {
+			name = st.DefaultPlan
+		}
+		st.ByPlan[name] += users
 	}
-	return st, nil
+	return rows.Err()
 }
 
 // addStandings judges one subscription of each group as if it were the only one:
 // its moments are the group's, past or to come.
-func (s *Store) addStandings(ctx context.Context, q *sqlgen.Queries, c *catalogue, st *Stats, now time.Time) error {
+func (s *Store) addStandings(ctx context.Context, q *sqlgen.Queries, st *Stats, now time.Time) error {
 	groups, err := q.CountStandings(ctx, sqlgen.CountStandingsParams{Now: column.At(now), GraceBegan: column.At(now.Add(-s.grace))})
 	if err != nil {
 		return fmt.Errorf("counting subscriptions: %w", err)
@@ -99,9 +109,6 @@ func (s *Store) addStandings(ctx context.Context, q *sqlgen.Queries, c *catalogu
 		standing := judge(s.representative(g, now), now, s.grace)
 		if !standing.running {
 			continue
-		}
-		if row, err := c.rowOf(standing.planID); err == nil && standing.planID != "" && g.ActiveUser == 1 {
-			st.ByPlan[row.Name] += g.Subscriptions
 		}
 		switch standing.status {
 		case quota.StatusTrial:

@@ -1,11 +1,3 @@
--- name: CountUsers :many
--- The users of the directory by what admins decided about them; until is judged at $1.
-SELECT CAST(CASE WHEN c.state = 'suspended' AND c.until <= sqlc.arg(now) THEN 'active' ELSE COALESCE(c.state, 'active') END AS TEXT) AS state,
-    COUNT(*) AS users
-FROM accounts a LEFT JOIN user_controls c ON c.user_id = a.id
-WHERE a.kind = 'user'
-GROUP BY 1;
-
 -- name: CountStandings :many
 -- Current subscriptions, grouped by everything that decides what they mean now:
 -- of each moment whether it is unset (0), past (1) or to come (2).
@@ -17,11 +9,7 @@ SELECT s.plan_id, s.pending_plan_id, s.plan_price_id, s.source, s.status, s.canc
     CAST(CASE WHEN s.current_period_end IS NULL THEN 0 WHEN s.current_period_end <= sqlc.arg(now) THEN 1 ELSE 2 END AS BIGINT) AS period,
     CAST(CASE WHEN s.pending_effective_at IS NULL THEN 0 WHEN s.pending_effective_at <= sqlc.arg(now) THEN 1 ELSE 2 END AS BIGINT) AS pending,
     CAST(CASE WHEN s.pending_period_end IS NULL THEN 0 WHEN s.pending_period_end <= sqlc.arg(now) THEN 1 ELSE 2 END AS BIGINT) AS pending_period,
-    CAST(CASE WHEN a.kind = 'user' AND (c.state IS NULL OR c.state = 'active' OR (c.state = 'suspended' AND c.until <= sqlc.arg(now)))
-        THEN 1 ELSE 0 END AS BIGINT) AS active_user,
     COUNT(*) AS subscriptions, CAST(SUM(s.quantity) AS BIGINT) AS seats
 FROM subscriptions s
-LEFT JOIN accounts a ON a.id = s.account_id
-LEFT JOIN user_controls c ON c.user_id = s.account_id
 WHERE s.is_current
-GROUP BY 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14;
+GROUP BY 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13;

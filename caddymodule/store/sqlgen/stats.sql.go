@@ -21,14 +21,10 @@ SELECT s.plan_id, s.pending_plan_id, s.plan_price_id, s.source, s.status, s.canc
     CAST(CASE WHEN s.current_period_end IS NULL THEN 0 WHEN s.current_period_end <= $1 THEN 1 ELSE 2 END AS BIGINT) AS period,
     CAST(CASE WHEN s.pending_effective_at IS NULL THEN 0 WHEN s.pending_effective_at <= $1 THEN 1 ELSE 2 END AS BIGINT) AS pending,
     CAST(CASE WHEN s.pending_period_end IS NULL THEN 0 WHEN s.pending_period_end <= $1 THEN 1 ELSE 2 END AS BIGINT) AS pending_period,
-    CAST(CASE WHEN a.kind = 'user' AND (c.state IS NULL OR c.state = 'active' OR (c.state = 'suspended' AND c.until <= $1))
-        THEN 1 ELSE 0 END AS BIGINT) AS active_user,
     COUNT(*) AS subscriptions, CAST(SUM(s.quantity) AS BIGINT) AS seats
 FROM subscriptions s
-LEFT JOIN accounts a ON a.id = s.account_id
-LEFT JOIN user_controls c ON c.user_id = s.account_id
 WHERE s.is_current
-GROUP BY 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14
+GROUP BY 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13
 `
 
 type CountStandingsParams struct {
@@ -50,7 +46,6 @@ type CountStandingsRow struct {
 	Period            int64
 	Pending           int64
 	PendingPeriod     int64
-	ActiveUser        int64
 	Subscriptions     int64
 	Seats             int64
 }
@@ -80,47 +75,9 @@ func (q *Queries) CountStandings(ctx context.Context, arg CountStandingsParams) 
 			&i.Period,
 			&i.Pending,
 			&i.PendingPeriod,
-			&i.ActiveUser,
 			&i.Subscriptions,
 			&i.Seats,
 		); err != nil {
-			return nil, err
-		}
-		items = append(items, i)
-	}
-	if err := rows.Close(); err != nil {
-		return nil, err
-	}
-	if err := rows.Err(); err != nil {
-		return nil, err
-	}
-	return items, nil
-}
-
-const countUsers = `-- name: CountUsers :many
-SELECT CAST(CASE WHEN c.state = 'suspended' AND c.until <= $1 THEN 'active' ELSE COALESCE(c.state, 'active') END AS TEXT) AS state,
-    COUNT(*) AS users
-FROM accounts a LEFT JOIN user_controls c ON c.user_id = a.id
-WHERE a.kind = 'user'
-GROUP BY 1
-`
-
-type CountUsersRow struct {
-	State string
-	Users int64
-}
-
-// The users of the directory by what admins decided about them; until is judged at $1.
-func (q *Queries) CountUsers(ctx context.Context, now column.Time) ([]CountUsersRow, error) {
-	rows, err := q.db.QueryContext(ctx, countUsers, now)
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	var items []CountUsersRow
-	for rows.Next() {
-		var i CountUsersRow
-		if err := rows.Scan(&i.State, &i.Users); err != nil {
 			return nil, err
 		}
 		items = append(items, i)
