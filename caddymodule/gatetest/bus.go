@@ -156,7 +156,7 @@ func testServicesChange(t *testing.T, h BusHarness) {
 		{"cancel", func() error { return second(s.Cancel(ctx, alice, store.Cancellation{})) }, []quota.Subject{alice}},
 		{"an organization's", func() error { return second(s.Upgrade(ctx, org, store.Grant{Plan: "pro"})) }, []quota.Subject{org}},
 		{"override", func() error {
-			return second(s.AddQuotaOverride(ctx, org, store.QuotaOverride{Metric: "jobs", Mode: store.ModeAdd, Limit: 1}))
+			return second(s.AddQuotaOverride(ctx, store.Actor{}, org, store.QuotaOverride{Metric: "jobs", Mode: store.ModeAdd, Limit: 1}))
 		}, []quota.Subject{org}},
 		{"level", func() error { return s.SetLevel(ctx, alice, "storage_bytes", 5, time.Time{}) }, []quota.Subject{alice}},
 		{"suspension", func() error { return s.SuspendUser(ctx, "bob", store.Suspension{}) }, []quota.Subject{"user:bob"}},

@@ -60,7 +60,8 @@ func RunStore(t *testing.T, h StoreHarness) {
 	t.Helper()
 	for _, group := range []map[string]func(*storeTest){
 		planTests(), subscriptionTests(), overrideTests(), usageTests(), epochTests(), rowTests(), documentTests(), viewTests(), billingTests(),
-		analyticsTests(), statsTests(), auditTests(), idempotencyTests(),
+		auditTests(), idempotencyTests(),
+		analyticsTests(), statsTests(), adminTests(),
 	} {
 		for name, f := range group {
 			t.Run(name, func(t *testing.T) {

@@ -33,7 +33,7 @@ func testQuotaOverrides(t *storeTest) {
 	now := t.clock.Now()
 	add := func(o store.QuotaOverride) string {
 		t.Helper()
-		id, err := t.store.AddQuotaOverride(t.Context(), alice, o)
+		id, err := t.store.AddQuotaOverride(t.Context(), store.Actor{}, alice, o)
 		return must(t, id, err)
 	}
 	add(store.QuotaOverride{Metric: "jobs", Mode: store.ModeSet, Limit: 20, Expires: now.Add(10 * day)})
@@ -54,11 +54,12 @@ func testQuotaOverrides(t *storeTest) {
 	if q := t.limit("jobs"); q.Limit != 16 {
 		t.Errorf("the plan's limit with both top-ups: %+v", q)
 	}
-	t.ok(t.store.RevokeOverride(t.Context(), alice, topUp))
+	revoke := func() error { return second(t.store.RevokeOverrides(t.Context(), store.Actor{}, alice, topUp, "")) }
+	t.ok(revoke())
 	if q := t.limit("jobs"); q.Limit != 11 {
 		t.Errorf("after a top-up was revoked: %+v", q)
 	}
-	if err := t.store.RevokeOverride(t.Context(), alice, topUp); !isErr(err, store.ErrOverrideNotFound) {
+	if err := revoke(); !isErr(err, store.ErrOverrideNotFound) {
 		t.Errorf("revoked twice: %v", err)
 	}
 	add(store.QuotaOverride{Metric: "jobs", Mode: store.ModeSet, Unlimited: true})
@@ -85,7 +86,7 @@ func testRateOverrides(t *storeTest) {
 		{Scope: "api", Rate: quota.Rate{Requests: 2000, Window: time.Minute}, Expires: now.Add(time.Hour)},
 		{Scope: "uploads", Rate: quota.Rate{Requests: 0, Window: time.Hour}},
 	} {
-		if _, err := t.store.AddRateOverride(t.Context(), alice, o); err != nil {
+		if _, err := t.store.AddRateOverride(t.Context(), store.Actor{}, alice, o); err != nil {
 			t.Fatalf("%d: %v", i, err)
 		}
 	}
@@ -112,7 +113,7 @@ func testRefusedOverrides(t *storeTest) {
 		"no metric":         {Mode: store.ModeSet},
 		"ends before start": {Metric: "jobs", Mode: store.ModeSet, Starts: now, Expires: now},
 	} {
-		if _, err := t.store.AddQuotaOverride(t.Context(), alice, o); asErr[*store.InvalidError](err) == nil {
+		if _, err := t.store.AddQuotaOverride(t.Context(), store.Actor{}, alice, o); asErr[*store.InvalidError](err) == nil {
 			t.Errorf("quota, %s: %v", name, err)
 		}
 	}
@@ -123,7 +124,7 @@ func testRefusedOverrides(t *storeTest) {
 		"endless":       {Scope: "api", Rate: quota.Rate{Requests: 1, Window: quota.MaxWindow + time.Second}},
 		"no scope":      {Scope: "API", Rate: quota.Rate{Requests: 1, Window: time.Second}},
 	} {
-		if _, err := t.store.AddRateOverride(t.Context(), alice, o); asErr[*store.InvalidError](err) == nil {
+		if _, err := t.store.AddRateOverride(t.Context(), store.Actor{}, alice, o); asErr[*store.InvalidError](err) == nil {
 			t.Errorf("rate, %s: %v", name, err)
 		}
 	}

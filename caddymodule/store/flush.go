@@ -78,7 +78,7 @@ func closedEpoch(ctx context.Context, q *sqlgen.Queries, epoch string) error {
 }
 
 func checkFlush(f *quota.Flush) error {
-	if f.Epoch == "" || f.Epoch == compactedEpoch || len(f.Epoch) > maxID {
+	if f.Epoch == "" || f.Epoch == compactedEpoch || f.Epoch == adjustedEpoch || len(f.Epoch) > maxID {
 		return invalid("epoch", "%q names no process's epoch", f.Epoch)
 	}
 	for i := range f.Rows {

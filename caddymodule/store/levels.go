@@ -105,3 +105,44 @@ func putLevel(ctx context.Context, q *sqlgen.Queries, v *view, l *Level, now col
 	}
 	return nil
 }
+
+// MeasureLevel is SetLevel by an admin, audited with what the level was before.
+func (s *Store) MeasureLevel(ctx context.Context, by Actor, l Level, reason string) (before int64, err error) {
+	if err := checkLevel(&l); err != nil {
+		return 0, err
+	}
+	now := s.now()
+	if l.MeasuredAt.After(now.Add(maxSkew)) {
+		return 0, invalid("measured_at", "is in the future")
+	}
+	if !l.MeasuredAt.IsZero() && l.MeasuredAt.Year() < 1970 {
+		return 0, invalid("measured_at", "is before 1970")
+	}
+	err = s.audited(ctx, by, func(q *sqlgen.Queries, log *auditor) error {
+		c, err := s.loadCatalogue(ctx, q)
+		if err != nil {
+			return err
+		}
+		key := quota.UsageKey{Metric: l.Metric, Period: quota.PeriodNone}
+		if before, err = usageOf(ctx, q, l.Account.ID(), key, nil); err != nil {
+			return err
+		}
+		if err := putLevel(ctx, q, &view{catalogue: c}, &l, column.At(now)); err != nil {
+			return err
+		}
+		before = max(0, before)
+		log.add(AuditEvent{
+			Action: "usage.level_set", ResourceType: "account", ResourceID: l.Account.ID(), Account: l.Account.ID(), Reason: reason,
+			Changes:  map[string]AuditChange{l.Metric: {From: before, To: l.Value}},
+			Metadata: map[string]any{"measured_at": auditTime(column.At(l.MeasuredAt))},
+		})
+		return nil
+	})
+	if err != nil {
+		return 0, fmt.Errorf("setting level: %w", err)
+	}
+	return before, nil
+}
+
+// maxSkew is by how much another clock may be ahead of ours.
+const maxSkew = 5 * time.Minute

@@ -30,11 +30,8 @@ func (s *Store) ApplyPlans(ctx context.Context, d *PlansDocument) (*ApplyResult,
 	}
 	var result *ApplyResult
 	err := s.write(ctx, func(q *sqlgen.Queries) error {
-		a := &applying{q: q, now: column.At(s.now()), result: &ApplyResult{}}
-		if err := q.LockName(ctx, sqlgen.LockNameParams{Name: "plans", ExpiresAt: a.now}); err != nil {
-			return fmt.Errorf("locking plans: %w", err)
-		}
-		if err := a.load(ctx); err != nil {
+		a, err := s.beginApplying(ctx, q)
+		if err != nil {
 			return err
 		}
 		if err := a.setDefault(ctx, d); err != nil {
@@ -64,6 +61,15 @@ type applying struct {
 	quotas map[string]map[string]sqlgen.PlanQuota
 	prices map[string][]Price
 	result *ApplyResult
+}
+
+// beginApplying keeps others from the plans to the end of the transaction.
+func (s *Store) beginApplying(ctx context.Context, q *sqlgen.Queries) (*applying, error) {
+	a := &applying{q: q, now: column.At(s.now()), result: &ApplyResult{}}
+	if err := q.LockName(ctx, sqlgen.LockNameParams{Name: "plans", ExpiresAt: a.now}); err != nil {
+		return nil, fmt.Errorf("locking plans: %w", err)
+	}
+	return a, a.load(ctx)
 }
 
 func (a *applying) load(ctx context.Context) error {
@@ -131,22 +137,15 @@ func (a *applying) plan(ctx context.Context, d *PlanDocument) error {
 		return err
 	}
 	have := a.rows[d.Name]
-	created, changed := have == nil, false
+	created := have == nil
 	if created {
 		if want.ID, err = newID(); err != nil {
 			return err
 		}
-		err = a.q.InsertPlan(ctx, want)
+		if err := a.q.InsertPlan(ctx, want); err != nil {
+			return fmt.Errorf("writing subscription_plans: %w", err)
+		}
 		have = &sqlgen.SubscriptionPlan{ID: want.ID}
-	} else if changed = differs(have, &want); changed {
-		err = a.q.UpdatePlan(ctx, sqlgen.UpdatePlanParams{
-			ID: have.ID, DisplayName: want.DisplayName, Description: want.Description, Tier: want.Tier, IsDefault: want.IsDefault,
-			IsActive: want.IsActive, IsPublic: want.IsPublic, TrialDays: want.TrialDays, Features: want.Features,
-			RateLimitMultiplier: want.RateLimitMultiplier, RateLimits: want.RateLimits, UpdatedAt: a.now,
-		})
-	}
-	if err != nil {
-		return fmt.Errorf("writing subscription_plans: %w", err)
 	}
 	quotas, err := a.putQuotas(ctx, have.ID, d)
 	if err != nil {
@@ -156,10 +155,21 @@ func (a *applying) plan(ctx context.Context, d *PlanDocument) error {
 	if err != nil {
 		return err
 	}
+	changed := !created && (differs(have, &want) || quotas || prices)
+	if changed { // its version rises with whatever of it is edited
+		err = a.q.UpdatePlan(ctx, sqlgen.UpdatePlanParams{
+			ID: have.ID, DisplayName: want.DisplayName, Description: want.Description, Tier: want.Tier, IsDefault: want.IsDefault,
+			IsActive: want.IsActive, IsPublic: want.IsPublic, TrialDays: want.TrialDays, Features: want.Features,
+			RateLimitMultiplier: want.RateLimitMultiplier, RateLimits: want.RateLimits, UpdatedAt: a.now,
+		})
+		if err != nil {
+			return fmt.Errorf("writing subscription_plans: %w", err)
+		}
+	}
 	switch {
 	case created:
 		a.note(&a.result.Created, d.Name)
-	case changed || quotas || prices:
+	case changed:
 		a.note(&a.result.Updated, d.Name)
 	case !slices.Contains(a.result.Updated, d.Name):
 		a.note(&a.result.Unchanged, d.Name)

@@ -12,6 +12,26 @@ import (
 	"github.com/quotagate/quotagate/caddymodule/store/column"
 )
 
+const countOverrides = `-- name: CountOverrides :one
+SELECT CAST(
+    (SELECT COUNT(*) FROM quota_overrides q WHERE q.account_id = $1 AND q.revoked_at IS NULL AND (q.expires_at IS NULL OR q.expires_at > $2))
+    + (SELECT COUNT(*) FROM rate_limit_overrides r WHERE r.account_id = $1 AND r.revoked_at IS NULL AND (r.expires_at IS NULL OR r.expires_at > $2))
+    AS BIGINT) AS overrides
+`
+
+type CountOverridesParams struct {
+	AccountID string
+	ExpiresAt column.Time
+}
+
+// Those that are not over.
+func (q *Queries) CountOverrides(ctx context.Context, arg CountOverridesParams) (int64, error) {
+	row := q.db.QueryRowContext(ctx, countOverrides, arg.AccountID, arg.ExpiresAt)
+	var overrides int64
+	err := row.Scan(&overrides)
+	return overrides, err
+}
+
 const insertQuotaOverride = `-- name: InsertQuotaOverride :exec
 INSERT INTO quota_overrides (id, account_id, metric, mode, limit_value, starts_at, expires_at, reason, created_by)
 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
