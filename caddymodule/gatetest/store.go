@@ -61,7 +61,7 @@ func RunStore(t *testing.T, h StoreHarness) {
 	for _, group := range []map[string]func(*storeTest){
 		planTests(), subscriptionTests(), overrideTests(), usageTests(), epochTests(), rowTests(), documentTests(), viewTests(), billingTests(),
 		auditTests(), idempotencyTests(),
-		analyticsTests(), statsTests(), adminTests(),
+		analyticsTests(), statsTests(), adminTests(), auditListTests(),
 	} {
 		for name, f := range group {
 			t.Run(name, func(t *testing.T) {

@@ -92,7 +92,10 @@ func (s *Store) UsageHistory(ctx context.Context, account quota.Subject, metric 
 // metric, a rule), of one account, or of all where the id is empty.
 func (s *Store) UsageSeries(ctx context.Context, accountID, scope string, r Range) ([]UsagePoint, error) {
 	if !quota.ValidName(scope) {
-		return nil, invalid("scope", "%q is not the name of a metric, scope or rule", scope)
+		return nil, invalid("metric", "%q is not the name of a metric, scope or rule", scope)
+	}
+	if accountID != "" && checkID(accountID) != nil {
+		return nil, invalid("account_id", "is too long, or no text")
 	}
 	return s.series(ctx, r, func(q *sqlgen.Queries, from, to column.Time) ([]UsagePoint, error) {
 		if accountID != "" {

@@ -33,7 +33,7 @@ type Ranked struct {
 func (s *Store) TopAccounts(ctx context.Context, scope, by string, r Range, limit int) ([]Ranked, error) {
 	switch {
 	case !quota.ValidName(scope):
-		return nil, invalid("scope", "%q is not the name of a metric, scope or rule", scope)
+		return nil, invalid("metric", "%q is not the name of a metric, scope or rule", scope)
 	case by != RankUsed && by != RankBlocked && by != RankRequests:
 		return nil, invalid("by", "%q is none of %s, %s, %s", by, RankUsed, RankBlocked, RankRequests)
 	case limit < 1 || limit > MaxTop:
@@ -79,6 +79,16 @@ type ChartRow struct {
 	Cost        int64
 }
 
+// valid reports whether the row's key is one that both engines can compare with.
+func (r *ChartRow) valid() bool {
+	for _, text := range []string{r.AccountID, r.Scope, r.Decision} {
+		if text != "" && checkID(text) != nil {
+			return false
+		}
+	}
+	return r.Bucket.Year() >= 1970 && r.Bucket.Year() <= 9999
+}
+
 // ChartFilter narrows ChartRows; what is empty narrows nothing.
 type ChartFilter struct {
 	Range
@@ -90,8 +100,15 @@ type ChartFilter struct {
 // row of what it gave, it goes on, whatever was written meanwhile.
 func (s *Store) ChartRows(ctx context.Context, f ChartFilter, after *ChartRow, limit int) ([]ChartRow, error) {
 	from, to, _, err := f.widen()
-	if err != nil {
+	switch {
+	case err != nil:
 		return nil, err
+	case f.Scope != "" && !quota.ValidName(f.Scope):
+		return nil, invalid("metric", "%q is not the name of a metric, scope or rule", f.Scope)
+	case f.AccountID != "" && checkID(f.AccountID) != nil:
+		return nil, invalid("account_id", "is too long, or no text")
+	case after != nil && !after.valid():
+		return nil, errCursor()
 	}
 	p := sqlgen.HourlyRowsParams{
 		Since: column.At(from), Until: column.At(to), AfterBucket: column.At(from.Add(-time.Second)),

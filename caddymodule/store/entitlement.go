@@ -3,7 +3,9 @@ package store
 import (
 	"context"
 	"fmt"
+	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/quotagate/quotagate/caddymodule/quota"
 	"github.com/quotagate/quotagate/caddymodule/store/sqlgen"
@@ -159,10 +161,8 @@ func checkID(id string) error {
 	if id == "" || len(id) > maxID {
 		return invalid("id", "want 1 to %d bytes, got %d", maxID, len(id))
 	}
-	for i := range len(id) {
-		if id[i] == 0 { // Postgres has no such text
-			return invalid("id", "contains a zero byte")
-		}
+	if strings.ContainsRune(id, 0) || !utf8.ValidString(id) { // Postgres has no such text
+		return invalid("id", "contains a zero byte, or is not UTF-8")
 	}
 	return nil
 }

@@ -89,9 +89,7 @@ type answer[T any] struct {
 // add registers an operation. f answers the body, and the ETag of what has
 // versions; its errors are the store's, which failure turns into answers.
 func add[I, O any](a huma.API, s *service, op huma.Operation, f func(context.Context, *store.Store, *I) (O, string, error)) {
-	op.Tags = append(op.Tags, "admin")
-	op.Security = api.Authenticated()
-	op.Errors = append(op.Errors, http.StatusUnauthorized, http.StatusForbidden, http.StatusServiceUnavailable)
+	op = described(op)
 	id := op.OperationID
 	huma.Register(a, op, func(ctx context.Context, in *I) (*answer[O], error) {
 		st, err := s.store()
@@ -104,6 +102,31 @@ func add[I, O any](a huma.API, s *service, op huma.Operation, f func(context.Con
 		}
 		return nil, s.failure(ctx, id, err)
 	})
+}
+
+// export registers an operation that answers T as JSON, or a table. What the store
+// refuses stands in its query.
+func export[T, I any](a huma.API, s *service, op huma.Operation, f func(context.Context, *store.Store, *I) (*huma.StreamResponse, error)) {
+	op = api.Exports[T](a, described(op, http.StatusUnprocessableEntity))
+	id := op.OperationID
+	huma.Register(a, op, func(ctx context.Context, in *I) (*huma.StreamResponse, error) {
+		st, err := s.store()
+		if err == nil {
+			var answer *huma.StreamResponse
+			if answer, err = f(ctx, st, in); err == nil {
+				return answer, nil
+			}
+		}
+		return nil, s.failure(ctx, id, api.QueryError(err))
+	})
+}
+
+// described is an operation with what all of them have.
+func described(op huma.Operation, errors ...int) huma.Operation {
+	op.Tags = append(op.Tags, "admin")
+	op.Security = api.Authenticated()
+	op.Errors = append(op.Errors, append(errors, http.StatusUnauthorized, http.StatusForbidden, http.StatusServiceUnavailable)...)
+	return op
 }
 
 // failure is the answer to an error: what the caller can mend is said, what has
@@ -136,6 +159,10 @@ type known struct {
 func failures() []known {
 	return []known{
 		{store.ErrPlanNotFound, api.NewError(http.StatusNotFound, "Plan not found")},
+		{store.ErrPlanExists, api.Refuse(http.StatusConflict, "plan_exists", "Another plan has this name")},
+		{store.ErrAccountNotFound, api.NewError(http.StatusNotFound, "Account not found")},
+		{store.ErrTooManyOverrides, api.Refuse(http.StatusConflict, "too_many_overrides", "This account has as many overrides as can be: revoke some")},
+		{store.ErrLevel, api.Invalid("metric", "is a level: set it with PUT")},
 		{store.ErrPlanInactive, api.Refuse(http.StatusConflict, "plan_inactive", "This plan cannot be chosen any more")},
 		{store.ErrNoSubscription, api.NewError(http.StatusNotFound, "No running subscription")},
 		{store.ErrStripeManaged, api.Refuse(http.StatusConflict, "stripe_managed", "This subscription is managed by Stripe: change it there")},

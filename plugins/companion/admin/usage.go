@@ -1,0 +1,93 @@
+package admin
+
+import (
+	"context"
+	"net/http"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+	"github.com/quotagate/quotagate/caddymodule/store"
+	"github.com/quotagate/quotagate/plugins/companion/api"
+)
+
+type adjustUsageInput struct {
+	AccountPath
+	Body struct {
+		Metric string `json:"metric" minLength:"1" maxLength:"64" example:"jobs" doc:"One that is counted by period; a level is set instead."`
+		Delta  int64  `json:"delta" doc:"Added to what was used; below 0: given back."`
+		Period string `json:"period,omitempty" enum:"day,month,billing" doc:"Only in this period. Default: in all in which the metric is counted."`
+		Reason string `json:"reason,omitempty" maxLength:"2000"`
+	}
+}
+
+// usageAdjustment is the answer of POST .../usage/adjust.
+type usageAdjustment struct {
+	Metric   string           `json:"metric"`
+	Delta    int64            `json:"delta"`
+	Adjusted []adjustedPeriod `json:"adjusted" nullable:"false"`
+}
+
+type adjustedPeriod struct {
+	Period      string    `json:"period"`
+	PeriodStart time.Time `json:"period_start"`
+	PeriodEnd   time.Time `json:"period_end"`
+	Before      int64     `json:"before"`
+	After       int64     `json:"after"`
+}
+
+type setLevelInput struct {
+	AccountPath
+	Metric string `path:"metric" maxLength:"64" example:"storage_bytes"`
+	Body   struct {
+		Value      int64      `json:"value" minimum:"0" doc:"In the metric's own unit."`
+		MeasuredAt *time.Time `json:"measured_at,omitempty" doc:"Default: now. What gateways have counted by now is in the value."`
+		Reason     string     `json:"reason,omitempty" maxLength:"2000"`
+	}
+}
+
+// usageLevel is the answer of PUT .../usage/{metric}.
+type usageLevel struct {
+	Metric     string    `json:"metric"`
+	Before     int64     `json:"before"`
+	Value      int64     `json:"value"`
+	MeasuredAt time.Time `json:"measured_at"`
+}
+
+func registerUsage(a huma.API, s *service) {
+	add(a, s, huma.Operation{
+		OperationID: "adjust-usage", Method: http.MethodPost, Path: "/v1/admin/accounts/{id}/usage/adjust", Summary: "Add to what an account has used, or give back",
+		Description: "Exactly, in the periods that contain now; gateways count on from there within 2 seconds. Of the period that the quota is for no more " +
+			"can be given back than was used; of another one what is there.",
+		Errors: []int{http.StatusNotFound, http.StatusUnprocessableEntity},
+	}, adjustUsage)
+	add(a, s, huma.Operation{
+		OperationID: "set-level", Method: http.MethodPut, Path: "/v1/admin/accounts/{id}/usage/{metric}", Summary: "Say what an account holds of a level",
+		Description: "Of a metric that never resets, such as storage_bytes. What gateways count from here on is added to it.",
+		Errors:      []int{http.StatusNotFound, http.StatusUnprocessableEntity},
+	}, s.setLevel)
+}
+
+func adjustUsage(ctx context.Context, st *store.Store, in *adjustUsageInput) (usageAdjustment, string, error) {
+	account, err := in.account(ctx, st)
+	if err != nil {
+		return usageAdjustment{}, "", err
+	}
+	b := &in.Body
+	done, err := st.AdjustUsage(ctx, api.Actor(ctx), account, store.Adjustment{Metric: b.Metric, Delta: b.Delta, Period: b.Period, Reason: b.Reason})
+	out := usageAdjustment{Metric: b.Metric, Delta: b.Delta, Adjusted: make([]adjustedPeriod, len(done))}
+	for i, d := range done {
+		out.Adjusted[i] = adjustedPeriod{d.Period.String(), d.Start, d.End, d.Before, d.After}
+	}
+	return out, "", err
+}
+
+func (s *service) setLevel(ctx context.Context, st *store.Store, in *setLevelInput) (usageLevel, string, error) {
+	account, err := in.account(ctx, st)
+	if err != nil {
+		return usageLevel{}, "", err
+	}
+	l := store.Level{Account: account, Metric: in.Metric, Value: in.Body.Value, MeasuredAt: s.now()}
+	set(&l.MeasuredAt, in.Body.MeasuredAt)
+	before, err := st.MeasureLevel(ctx, api.Actor(ctx), l, in.Body.Reason)
+	return usageLevel{in.Metric, before, l.Value, l.MeasuredAt.UTC()}, "", err
+}
