@@ -9,7 +9,7 @@ import (
 	"github.com/quotagate/quotagate/caddymodule/store/sqlgen"
 )
 
-// ErrAccountNotFound: neither an organization nor a user has the id (404).
+// ErrAccountNotFound says that neither an organization nor a user has the id (404).
 var ErrAccountNotFound = errors.New("account not found")
 
 // Account is who an account's id is: an organization or user that was seen, or a

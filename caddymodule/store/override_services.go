@@ -15,7 +15,7 @@ import (
 // MaxOverrides is how many overrides an account may have that are not over.
 const MaxOverrides = 100
 
-// ErrTooManyOverrides: the account has MaxOverrides already (409).
+// ErrTooManyOverrides says that the account has MaxOverrides already (409).
 var ErrTooManyOverrides = errors.New("too many overrides")
 
 // AddQuotaOverride changes the account's limit of a metric for a time and

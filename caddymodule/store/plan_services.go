@@ -10,7 +10,7 @@ import (
 	"github.com/quotagate/quotagate/caddymodule/store/sqlgen"
 )
 
-// ErrPlanExists: another plan has the name (409).
+// ErrPlanExists says that another plan has the name (409).
 var ErrPlanExists = errors.New("plan exists")
 
 // PlanByID is the plan with that id; ErrPlanNotFound.
