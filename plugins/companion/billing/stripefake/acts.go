@@ -27,7 +27,7 @@ func (f *Fake) Pay(sessionID, card string) (string, error) {
 			return false, nil
 		}
 		if s.Status != "open" {
-			return true, fmt.Errorf("paying a checkout session that is %s", s.Status)
+			return true, fmt.Errorf("paying a checkout session that is %s: %w", s.Status, errNotOpen)
 		}
 		used := cardBy(card)
 		switch {
@@ -138,6 +138,9 @@ func (f *Fake) either(do func(*mode) (found bool, err error)) error {
 	}
 	return errNotFound
 }
+
+// errNotOpen is for a session that was paid, or whose time is over.
+var errNotOpen = errors.New("the session is not open")
 
 // errNotFound is for what is in neither mode.
 var errNotFound = errors.New("the billing fake has nothing of that id")

@@ -58,7 +58,7 @@ type Options struct {
 }
 
 // Fake is the provider: an http.Handler with Stripe's API below /v1/ and the
-// pages that people see below /pay/, /portal/ and /clock. It is safe for
+// pages that people see below /pay/, /portal/, /invoice/ and /thanks/. It is safe for
 // concurrent use.
 type Fake struct {
 	options Options
@@ -123,7 +123,10 @@ func New(o Options) (*Fake, error) {
 	}
 	f.state.Test.fake, f.state.Live.fake = f, f
 	f.api = f.routes()
-	f.pages = f.pageRoutes()
+	var err error
+	if f.pages, err = f.pageRoutes(); err != nil {
+		return nil, fmt.Errorf("reading the billing fake's pages: %w", err)
+	}
 	return f, nil
 }
 
