@@ -12,9 +12,8 @@ import (
 // maxIdempotencyKey is the longest Idempotency-Key that is looked at, in bytes.
 const maxIdempotencyKey = 255
 
-// match selects the rules that match the request, in their order.
-func (h *Handler) match(x *exchange, r *http.Request) ([]*Rule, error) {
-	matched := x.matchedRoom[:0]
+// match appends the rules that match the request, in their order.
+func (h *Handler) match(matched []*Rule, r *http.Request) ([]*Rule, error) {
 	for _, rule := range h.Rules {
 		ok, err := rule.matches(r)
 		if err != nil {
@@ -34,13 +33,11 @@ func (r *Rule) matches(req *http.Request) (bool, error) {
 	return r.matchers.AnyMatchWithError(req)
 }
 
-// apply completes the matched rules with what only this request knows.
-func (h *Handler) apply(x *exchange, r *http.Request, matched []*Rule) ([]quota.Applied, error) {
-	repl, _ := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer)
-	applied := x.appliedRoom[:0]
+// apply appends the matched rules, completed with what only this request knows.
+func (h *Handler) apply(applied []quota.Applied, x *exchange, r *http.Request, matched []*Rule) ([]quota.Applied, error) {
 	for _, rule := range matched {
 		applied = append(applied, quota.Applied{
-			Rule: rule.rule, Key: rule.key(r, repl),
+			Rule: rule.rule, Key: rule.key(r, x.repl),
 			SpendAmounts: rule.spendAmounts, FreeAmounts: rule.freeAmounts,
 		})
 		a := &applied[len(applied)-1]
@@ -48,7 +45,7 @@ func (h *Handler) apply(x *exchange, r *http.Request, matched []*Rule) ([]quota.
 			a.Once = onceOf(x, r)
 		}
 		if rule.dynamic {
-			if err := rule.measure(a, r, repl); err != nil {
+			if err := rule.measure(a, r, x.repl); err != nil {
 				return nil, err
 			}
 		}
@@ -149,10 +146,9 @@ func amount(s string) (int64, bool) {
 
 // resolveFrees reads the amounts to free that the answer may tell. One that is
 // no number frees nothing: a level that stays too high is safe, and is logged.
-func (h *Handler) resolveFrees(x *exchange, r *http.Request) {
-	repl, _ := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer)
+func (h *Handler) resolveFrees(x *exchange) {
 	x.ticket.ResolveFrees(func(m quota.Metered) int64 {
-		text := repl.ReplaceAll(m.Text, "")
+		text := x.repl.ReplaceAll(m.Text, "")
 		n, ok := amount(text)
 		if !ok {
 			if text != "" {

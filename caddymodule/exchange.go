@@ -19,9 +19,11 @@ import (
 // exchange is one request on its way through the handler: the response writer
 // that the next handlers see, and what placeholders tell of it. It passes
 // every byte on as it comes, and adds rate limit fields to the final header.
+//
+// It is what the handler allocates for a request, and lives as long as the
+// request's replacer: what is needed for less is in the ticket or on the stack.
 type exchange struct {
-	*caddyhttp.ResponseWriterWrapper
-	wrapper caddyhttp.ResponseWriterWrapper
+	caddyhttp.ResponseWriterWrapper
 
 	h      *Handler
 	repl   *caddy.Replacer // nil outside of Caddy's server
@@ -34,11 +36,9 @@ type exchange struct {
 	status int // of the final header, 0 before it
 	stream *gate.Stream
 
-	remaining [4]remaining // of the first scopes, for placeholders after the ticket is gone
-
-	// Room for what most requests need, so that it is one allocation with this.
-	matchedRoom [4]*Rule
-	appliedRoom [2]quota.Applied
+	// remaining is for placeholders after the ticket is gone. Most requests have one scope.
+	remaining     []remaining
+	remainingRoom [1]remaining
 }
 
 type remaining struct {
@@ -48,8 +48,7 @@ type remaining struct {
 
 func newExchange(h *Handler, w http.ResponseWriter, r *http.Request) *exchange {
 	x := &exchange{h: h}
-	x.wrapper.ResponseWriter = w
-	x.ResponseWriterWrapper = &x.wrapper
+	x.ResponseWriter = w
 	if o := r.Header["Origin"]; len(o) > 0 {
 		x.origin = o[0]
 	}
@@ -66,7 +65,7 @@ func (x *exchange) WriteHeader(status int) {
 	if status >= 200 || status == http.StatusSwitchingProtocols {
 		x.final(status)
 	}
-	x.wrapper.ResponseWriter.WriteHeader(status)
+	x.ResponseWriter.WriteHeader(status)
 }
 
 func (x *exchange) final(status int) {
@@ -74,7 +73,7 @@ func (x *exchange) final(status int) {
 		return
 	}
 	x.status = status
-	header := x.wrapper.ResponseWriter.Header()
+	header := x.ResponseWriter.Header()
 	x.fields.Apply(header, x.h.headersMode)
 	if x.origin != "" {
 		x.h.cors.Observe(x.origin, header)
@@ -84,13 +83,13 @@ func (x *exchange) final(status int) {
 // Write implements http.ResponseWriter.
 func (x *exchange) Write(p []byte) (int, error) {
 	x.final(http.StatusOK)
-	return x.wrapper.ResponseWriter.Write(p)
+	return x.ResponseWriter.Write(p)
 }
 
 // ReadFrom keeps the short way (sendfile) that the server offers.
 func (x *exchange) ReadFrom(r io.Reader) (int64, error) {
 	x.final(http.StatusOK)
-	return x.wrapper.ReadFrom(r)
+	return x.ResponseWriterWrapper.ReadFrom(r)
 }
 
 // FlushError is what http.ResponseController calls. An answer that is flushed
@@ -98,7 +97,7 @@ func (x *exchange) ReadFrom(r io.Reader) (int64, error) {
 func (x *exchange) FlushError() error {
 	x.final(http.StatusOK)
 	x.lasts(x.interrupt)
-	return http.NewResponseController(x.wrapper.ResponseWriter).Flush()
+	return http.NewResponseController(x.ResponseWriter).Flush()
 }
 
 // Flush implements http.Flusher, for handlers that know nothing newer.
@@ -108,7 +107,7 @@ func (x *exchange) Flush() {
 
 // Hijack hands the connection over, and remembers how to close it.
 func (x *exchange) Hijack() (net.Conn, *bufio.ReadWriter, error) {
-	conn, rw, err := http.NewResponseController(x.wrapper.ResponseWriter).Hijack()
+	conn, rw, err := http.NewResponseController(x.ResponseWriter).Hijack()
 	if err == nil {
 		x.endStream()
 		x.lasts(func() { _ = conn.Close() }) // it is closed either way
@@ -131,7 +130,7 @@ func (x *exchange) lasts(closeNow func()) {
 // interrupt ends an answer from outside: its deadlines have passed, so that the
 // server gives the connection (or the HTTP/2 stream) up and cancels the request.
 func (x *exchange) interrupt() {
-	rc := http.NewResponseController(x.wrapper.ResponseWriter)
+	rc := http.NewResponseController(x.ResponseWriter)
 	past := time.Unix(1, 0)
 	_ = rc.SetWriteDeadline(past) // where it is not supported, the other is
 	_ = rc.SetReadDeadline(past)  // as above
@@ -206,15 +205,14 @@ func (x *exchange) left(scope string) (any, bool) {
 
 // keepRemaining copies what is left of the scopes out of the ticket.
 func (x *exchange) keepRemaining() {
-	n := 0
+	x.remaining = x.remainingRoom[:0]
 	cs, outcomes := x.ticket.Charges(), x.ticket.Decision().Outcomes
 	for i := range cs {
-		if n == len(x.remaining) || i >= len(outcomes) {
+		if i >= len(outcomes) {
 			return
 		}
 		if cs[i].Key.Space == quota.SpaceRate {
-			x.remaining[n] = remaining{cs[i].Key.Name, max(0, cs[i].Limit.Max-outcomes[i].Used)}
-			n++
+			x.remaining = append(x.remaining, remaining{cs[i].Key.Name, max(0, cs[i].Limit.Max-outcomes[i].Used)})
 		}
 	}
 }

@@ -111,18 +111,18 @@ func (h *Handler) explain(a *Explained, w http.ResponseWriter, r *http.Request) 
 	}
 	x := newExchange(h, w, r)
 	x.caller, err = Identify(g, r)
-	a.Caller = h.explainCaller(r, &x.caller)
+	a.Caller = h.explainCaller(g, r, &x.caller)
 	if err != nil {
 		return err
 	}
-	matched, err := h.match(x, r)
+	matched, err := h.match(nil, r)
 	if err != nil {
 		return err
 	}
 	for _, rule := range matched {
 		a.Rules = append(a.Rules, rule.Name)
 	}
-	applied, err := h.apply(x, r, matched)
+	applied, err := h.apply(nil, x, r, matched)
 	if err != nil {
 		return err
 	}
@@ -157,8 +157,8 @@ func (a *Explained) refused(err error) {
 	}
 }
 
-func (h *Handler) explainCaller(r *http.Request, c *gate.Caller) *ExplainedCaller {
-	e := &ExplainedCaller{IP: string(c.IP), Verifier: h.claimedBy(r)}
+func (h *Handler) explainCaller(g *gate.Gate, r *http.Request, c *gate.Caller) *ExplainedCaller {
+	e := &ExplainedCaller{IP: string(g.Address(&c.Identity)), Verifier: h.claimedBy(r)}
 	switch {
 	case c.Invalid != nil:
 		e.Reason = c.Invalid.Reason

@@ -2,6 +2,7 @@ package caddymodule
 
 import (
 	"errors"
+	"maps"
 	goruntime "runtime"
 	"runtime/debug"
 	"sync"
@@ -73,14 +74,33 @@ type decisionKey struct{ rule, scope, plan, outcome string }
 
 // handlerMetrics counts a handler's decisions. The series are looked up once
 // and kept: their number is bounded by rules, plans and outcomes.
-type handlerMetrics struct{ series sync.Map }
+type handlerMetrics struct {
+	mu     sync.Mutex // of writers
+	series atomic.Pointer[map[decisionKey]prometheus.Counter]
+}
 
 func (m *handlerMetrics) inc(k decisionKey) {
-	c, ok := m.series.Load(k)
-	if !ok {
-		c, _ = m.series.LoadOrStore(k, decisions.WithLabelValues(k.rule, k.scope, k.plan, k.outcome))
+	if known := m.series.Load(); known != nil {
+		if c, ok := (*known)[k]; ok {
+			c.Inc()
+			return
+		}
 	}
-	c.(prometheus.Counter).Inc()
+	m.add(k).Inc()
+}
+
+// add keeps another series in a copy: what was published is never written to.
+func (m *handlerMetrics) add(k decisionKey) prometheus.Counter {
+	c := decisions.WithLabelValues(k.rule, k.scope, k.plan, k.outcome)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	series := map[decisionKey]prometheus.Counter{}
+	if known := m.series.Load(); known != nil {
+		maps.Copy(series, *known)
+	}
+	series[k] = c
+	m.series.Store(&series)
+	return c
 }
 
 // admitted counts each rule that applied to an admitted request.

@@ -25,6 +25,9 @@ const (
 	headerPlan    = "X-Quota-Plan"
 )
 
+// usualRules is how many rules may match a request before room for them is allocated.
+const usualRules = 4
+
 // ServeHTTP admits the request, or answers it with a denial.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
 	stripIdentity(r.Header)
@@ -43,11 +46,13 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 		return h.refuse(x, r, err)
 	}
 	// Only now: a matcher may ask for {quota.plan} or {http.auth.user.id}.
-	matched, err := h.match(x, r)
+	var room [usualRules]*Rule
+	matched, err := h.match(room[:0], r)
 	if err != nil {
 		return err
 	}
-	applied, err := h.apply(x, r, matched)
+	var appliedRoom [usualRules]quota.Applied
+	applied, err := h.apply(appliedRoom[:0], x, r, matched)
 	if err != nil {
 		return h.refuse(x, r, err)
 	}
@@ -111,7 +116,7 @@ func (h *Handler) pass(x *exchange, r *http.Request, next caddyhttp.Handler) (er
 		if returned {
 			result.Status, result.Fate = fate(r.Context(), x.status, err)
 		}
-		h.resolveFrees(x, r)
+		h.resolveFrees(x)
 		h.metrics.admitted(x)
 		x.keepRemaining()
 		x.ticket.Settle(r.Context(), result)
@@ -120,7 +125,7 @@ func (h *Handler) pass(x *exchange, r *http.Request, next caddyhttp.Handler) (er
 	err = next.ServeHTTP(x, r)
 	returned = true
 	if x.status == 0 { // the answer is made elsewhere: of the error, or by net/http
-		x.fields.Apply(x.wrapper.ResponseWriter.Header(), h.headersMode)
+		x.fields.Apply(x.ResponseWriter.Header(), h.headersMode)
 	}
 	return err
 }
@@ -133,9 +138,8 @@ const statusClientGone = 499
 // aborted request would be a free one.
 func fate(ctx context.Context, status int, err error) (int, gate.Fate) {
 	if err == nil {
-		gone := ctx.Err() != nil
 		switch {
-		case gone && (status == 0 || status == statusClientGone):
+		case (status == 0 || status == statusClientGone) && ctx.Err() != nil:
 			return status, gate.Unknown // nobody knows what the backend did
 		case status == 0:
 			status = http.StatusOK // net/http sends it when a handler writes nothing

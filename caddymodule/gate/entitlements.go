@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"hash/maphash"
 	"sync/atomic"
 	"time"
 
@@ -33,6 +34,7 @@ type Entitlements struct {
 	ttl      atomic.Int64 // ns
 	stale    atomic.Int64 // ns
 	cache    *otter.Cache[quota.Subject, *entry]
+	recent   recent
 	flight   singleflight.Group
 	changes  changelog
 	// failures are by account: a row that cannot be read must not keep others
@@ -52,6 +54,8 @@ type entry struct {
 	// generation of the changelog that the load began in.
 	generation uint64
 	changed    atomic.Bool // a change was seen that this entry does not hold
+	// removed: the cache does not have the entry any more, and so is not told of changes.
+	removed atomic.Bool
 }
 
 // failure is a load that failed. It counts for failureDelay, or until a change is seen.
@@ -61,7 +65,11 @@ type failure struct {
 }
 
 func newEntitlements(o *Options, stats *Stats) (*Entitlements, error) {
-	cache, err := otter.New(&otter.Options[quota.Subject, *entry]{MaximumSize: max(1, o.CacheSize)})
+	cache, err := otter.New(&otter.Options[quota.Subject, *entry]{
+		MaximumSize: max(1, o.CacheSize),
+		// Before the entry cannot be found: whoever goes on using it knows.
+		OnAtomicDeletion: func(d otter.DeletionEvent[quota.Subject, *entry]) { d.Value.removed.Store(true) },
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -72,6 +80,7 @@ func newEntitlements(o *Options, stats *Stats) (*Entitlements, error) {
 	c := &Entitlements{
 		loader: o.Loader, fallback: o.Fallback, cache: cache, failures: failures, stats: stats, log: o.Log,
 		onLoad: func(quota.Subject, string) {},
+		recent: recent{seed: maphash.MakeSeed()},
 	}
 	c.Configure(o.TTL, o.Stale, o.CacheSize)
 	return c, nil
@@ -100,6 +109,11 @@ func (c *Entitlements) Get(ctx context.Context, account quota.Subject, email str
 		c.stats.CacheHits.Add(1)
 		return e.entitlement
 	}
+	return c.missed(ctx, account, email, e, now)
+}
+
+// missed loads the entitlement, or makes do without: e is what the cache holds, nil for nothing.
+func (c *Entitlements) missed(ctx context.Context, account quota.Subject, email string, e *entry, now time.Time) *quota.Entitlement {
 	c.stats.CacheMisses.Add(1)
 	since := c.changes.mark()
 	if f, ok := c.failures.GetIfPresent(account); ok && f.since == since && now.Sub(f.at) < failureDelay {

@@ -32,8 +32,7 @@ func (g *Gate) Explain(ctx context.Context, c Caller, rules []quota.Applied, sit
 	if e.Denial = g.refuse(&c, rules, site); e.Denial != nil {
 		return e
 	}
-	caller := quota.Caller{Principal: c.Principal, Entitlement: c.Entitlement, IP: c.IP}
-	e.Charges = quota.AppendCharges(nil, caller, rules, e.At, nil)
+	e.Charges = quota.AppendCharges(nil, g.quotaCaller(&c, rules), rules, e.At, nil)
 	if len(e.Charges) == 0 {
 		return e
 	}

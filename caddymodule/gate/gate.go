@@ -61,7 +61,7 @@ func (g *Gate) Resolve(ctx context.Context, id Identity, r *http.Request) (Calle
 	if p.Anonymous() {
 		return c, nil
 	}
-	e := g.rt.Entitlements.Get(ctx, p.Subject, p.Email)
+	e := g.rt.Entitlements.Of(ctx, p)
 	switch e.Control {
 	case quota.ControlSuspended:
 		return c, quota.Refuse(quota.CodeSuspended)
@@ -69,7 +69,7 @@ func (g *Gate) Resolve(ctx context.Context, id Identity, r *http.Request) (Calle
 		return c, quota.Refuse(quota.CodeDeleted)
 	}
 	if e.Revoked(p) {
-		c.Principal = anonymous
+		c.Principal, c.IP = anonymous, g.Address(&id)
 		c.Invalid = &InvalidError{Reason: "its session was revoked"}
 		return c, nil
 	}

@@ -16,8 +16,11 @@ type Identity struct {
 	// Invalid is set where a credential was sent and refused. Rules say whether
 	// the request is then denied or goes on as an anonymous one.
 	Invalid *InvalidError
-	// IP is the subject of the caller's address.
+	// IP is the subject of the caller's address; empty for a verified caller, of
+	// whom it is seldom asked. Use Gate.Address.
 	IP quota.Subject
+
+	address string // as the server gave it
 }
 
 var anonymous = &quota.Principal{}
@@ -26,9 +29,17 @@ var anonymous = &quota.Principal{}
 // decides. A request whose identity the backend could read differently than the
 // gateway is refused with a *quota.Denial.
 func (g *Gate) Identify(r *http.Request, clientIP string) (Identity, error) {
-	id := Identity{Principal: anonymous, IP: g.ipSubject(clientIP)}
+	id := Identity{Principal: anonymous, address: clientIP}
+	err := g.identify(&id, r)
+	if id.Principal.Anonymous() {
+		id.IP = g.ipSubject(clientIP)
+	}
+	return id, err
+}
+
+func (g *Gate) identify(id *Identity, r *http.Request) error {
 	if err := ambiguous(r); err != nil {
-		return id, err
+		return err
 	}
 	unclaimed := false
 	for _, v := range g.verifiers {
@@ -36,22 +47,30 @@ func (g *Gate) Identify(r *http.Request, clientIP string) (Identity, error) {
 		switch {
 		case err == nil && !names(p):
 			id.Invalid = &InvalidError{Reason: "it names nobody"}
-			return id, nil
+			return nil
 		case err == nil:
 			id.Principal = p
-			return id, nil
+			return nil
 		case errors.Is(err, ErrNoCredential):
 		case errors.Is(err, ErrUnclaimed):
 			unclaimed = true
 		default:
 			id.Invalid = invalid(err)
-			return id, nil
+			return nil
 		}
 	}
 	if unclaimed {
 		id.Invalid = &InvalidError{Reason: "no verifier claims it"}
 	}
-	return id, nil
+	return nil
+}
+
+// Address is the subject of the caller's address.
+func (g *Gate) Address(id *Identity) quota.Subject {
+	if id.IP == "" {
+		return g.ipSubject(id.address)
+	}
+	return id.IP
 }
 
 // names reports whether the principal names somebody whom the records could

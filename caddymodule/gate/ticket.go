@@ -89,7 +89,19 @@ func (t *Ticket) judged() (*Ticket, error) {
 }
 
 func (t *Ticket) quotaCaller() quota.Caller {
-	return quota.Caller{Principal: t.caller.Principal, Entitlement: t.caller.Entitlement, IP: t.caller.IP}
+	return t.gate.quotaCaller(&t.caller, t.rules)
+}
+
+// quotaCaller is the caller as the rules see it: with its address where one of
+// them counts by that.
+func (g *Gate) quotaCaller(c *Caller, rules []quota.Applied) quota.Caller {
+	q := quota.Caller{Principal: c.Principal, Entitlement: c.Entitlement, IP: c.IP}
+	for i := range rules {
+		if q.IP == "" && (c.Entitlement == nil || rules[i].ByAddress()) {
+			q.IP = g.Address(&c.Identity)
+		}
+	}
+	return q
 }
 
 // Charges are what was asked for; Decision is what the counters said.

@@ -153,6 +153,17 @@ func (r *Applied) subject(c Caller) (s Subject, planned bool) {
 	return c.IP, false
 }
 
+// ByAddress reports whether the rule counts even a known caller by its address.
+func (r *Applied) ByAddress() bool {
+	switch r.By {
+	case ByIP:
+		return true
+	case ByHeader, ByValue:
+		return r.Key == ""
+	}
+	return false
+}
+
 // absurd is half of what a counter can hold. Only a client that makes its
 // amounts up asks for more.
 const absurd = MaxAmount / 2

@@ -14,6 +14,7 @@ const (
 	cacheEntries = 20_000
 	cacheBytes   = 32 << 20
 	cacheShards  = 64
+	cacheLatest  = 4096
 	// entryOverhead is about what an entry takes beside its token, in bytes.
 	entryOverhead = 512
 )
@@ -21,6 +22,9 @@ const (
 // cache holds tokens that were verified, by their full text: no two tokens
 // meet. Readers of different tokens share no lock but by chance.
 type cache struct {
+	// latest has what was found last for each ending of a token. It is looked at
+	// first: most tokens are found here without a lock.
+	latest [cacheLatest]atomic.Pointer[entry]
 	shards [cacheShards]shard
 	// Bounds of one shard.
 	entries, bytes int
@@ -53,22 +57,30 @@ func newCache(entries, bytes int) *cache {
 	return c
 }
 
-// shard picks by the end of the token, which is the signature: it spreads well.
-func (c *cache) shard(token string) *shard {
+// ending is a hash of the end of the token, which is the signature: it spreads well.
+func ending(token string) uint64 {
 	const offset, prime = 14695981039346656037, 1099511628211 // FNV-1a
 	h := uint64(offset)
 	for i := max(0, len(token)-16); i < len(token); i++ {
 		h = (h ^ uint64(token[i])) * prime
 	}
-	return &c.shards[(h^h>>32)%cacheShards]
+	return h ^ h>>32
+}
+
+func (c *cache) shard(hash uint64) *shard { return &c.shards[hash%cacheShards] }
+
+func (c *cache) slot(hash uint64) *atomic.Pointer[entry] {
+	return &c.latest[hash/cacheShards%cacheLatest]
 }
 
 // get finds a token that was verified with the keys of the epoch and is valid at now.
 func (c *cache) get(token string, epoch uint64, now time.Time) *quota.Principal {
-	s := c.shard(token)
-	s.mu.RLock()
-	e := s.byID[token]
-	s.mu.RUnlock()
+	hash := ending(token)
+	slot := c.slot(hash)
+	e := slot.Load()
+	if e == nil || e.token != token {
+		e = c.shard(hash).find(token, slot)
+	}
 	if e == nil || e.epoch != epoch || !now.Before(e.until) {
 		return nil
 	}
@@ -76,6 +88,17 @@ func (c *cache) get(token string, epoch uint64, now time.Time) *quota.Principal 
 		e.used.Store(true)
 	}
 	return e.principal
+}
+
+// find finds the token, and puts it into the slot while it cannot be removed.
+func (s *shard) find(token string, slot *atomic.Pointer[entry]) *entry {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	e := s.byID[token]
+	if e != nil {
+		slot.Store(e)
+	}
+	return e
 }
 
 // put keeps a token until its time, unless it is evicted before. It copies the
@@ -86,18 +109,19 @@ func (c *cache) put(token string, epoch uint64, until time.Time, p *quota.Princi
 		return
 	}
 	e := &entry{token: strings.Clone(token), principal: p, until: until, epoch: epoch}
-	s := c.shard(token)
+	hash := ending(token)
+	s := c.shard(hash)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if old := s.byID[token]; old != nil {
 		if old.epoch > epoch {
 			return // a slower request, of older keys
 		}
-		s.remove(old)
+		c.remove(s, old)
 	}
 	now := time.Now()
 	for len(s.ring) > 0 && (len(s.ring) >= c.entries || s.bytes+size > c.bytes) {
-		s.evict(now)
+		c.evict(s, now)
 	}
 	e.slot = len(s.ring)
 	s.ring = append(s.ring, e)
@@ -107,7 +131,7 @@ func (c *cache) put(token string, epoch uint64, until time.Time, p *quota.Princi
 
 // evict removes one entry: the next one that is expired or was not used since
 // the hand passed it last.
-func (s *shard) evict(now time.Time) {
+func (c *cache) evict(s *shard, now time.Time) {
 	for {
 		if s.hand >= len(s.ring) {
 			s.hand = 0
@@ -117,12 +141,12 @@ func (s *shard) evict(now time.Time) {
 			s.hand++
 			continue
 		}
-		s.remove(e)
+		c.remove(s, e)
 		return
 	}
 }
 
-func (s *shard) remove(e *entry) {
+func (c *cache) remove(s *shard, e *entry) {
 	last := len(s.ring) - 1
 	moved := s.ring[last]
 	s.ring[e.slot], moved.slot = moved, e.slot
@@ -130,6 +154,7 @@ func (s *shard) remove(e *entry) {
 	s.ring = s.ring[:last]
 	s.bytes -= len(e.token) + entryOverhead
 	delete(s.byID, e.token)
+	c.slot(ending(e.token)).CompareAndSwap(e, nil)
 }
 
 // len counts the entries.

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -29,13 +30,21 @@ func TestReplayModel(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(rt *rapid.T) {
 		clock := newFakeClock()
-		e, err := Open(Options{Dir: t.TempDir(), Now: clock.now})
+		var during func() error // what happens while a snapshot is written
+		e, err := Open(Options{Dir: t.TempDir(), Now: clock.now, open: func(path string, at, segment int64) (logFile, error) {
+			if strings.HasSuffix(path, ".tmp") {
+				if err := during(); err != nil {
+					return nil, err
+				}
+			}
+			return openLogFile(path, at, segment)
+		}})
 		if err != nil {
 			rt.Fatal(err)
 		}
 		defer e.Close() // the copy is what is looked at
 		for range rapid.IntRange(1, 30).Draw(rt, "steps") {
-			replayStep(rt, e, clock)
+			replayStep(rt, e, clock, &during)
 		}
 		before := stateOf(e)
 		again, err := Open(Options{Dir: crash(t, e), Now: clock.now})
@@ -49,7 +58,7 @@ func TestReplayModel(t *testing.T) {
 	})
 }
 
-func replayStep(t *rapid.T, e *Engine, clock *fakeClock) {
+func replayStep(t *rapid.T, e *Engine, clock *fakeClock, during *func() error) {
 	account := quota.UserSubject(rapid.SampledFrom([]string{"a", "b", "c"}).Draw(t, "account"))
 	usage := usageCharge(account, "jobs", quota.PeriodMonth)
 	usage.Cost = rapid.Int64Range(0, 5).Draw(t, "cost")
@@ -57,7 +66,10 @@ func replayStep(t *rapid.T, e *Engine, clock *fakeClock) {
 	if rapid.Bool().Draw(t, "keyed") {
 		usage.Once = quota.Subject(rapid.SampledFrom([]string{"x", "y"}).Draw(t, "once")).Digest()
 	}
-	var d quota.Decision
+	charge := func() error {
+		var d quota.Decision
+		return e.Reserve(context.Background(), []quota.Charge{rateCharge(account, "api", 9, window), usage}, &d)
+	}
 	var err error
 	switch rapid.IntRange(0, 9).Draw(t, "op") {
 	case 0:
@@ -65,7 +77,18 @@ func replayStep(t *rapid.T, e *Engine, clock *fakeClock) {
 	case 1:
 		_, err = e.Reset(context.Background(), account, nil)
 	case 2:
-		_, err = e.snapshot(shardIndex(account.Digest()))
+		charges, fault := rapid.IntRange(0, 2).Draw(t, "charges"), rapid.SampledFrom([]error{nil, syscall.EIO}).Draw(t, "fault")
+		*during = func() error {
+			for range charges {
+				if err := charge(); err != nil {
+					return err
+				}
+			}
+			return fault
+		}
+		if _, err = e.snapshot(shardIndex(account.Digest())); errors.Is(err, fault) {
+			err = nil
+		}
 	case 3:
 		e.rotate()
 	case 4:
@@ -75,7 +98,7 @@ func replayStep(t *rapid.T, e *Engine, clock *fakeClock) {
 	case 6:
 		clock.advance(time.Duration(rapid.Int64Range(0, 300).Draw(t, "gap")) * time.Millisecond)
 	default:
-		err = e.Reserve(context.Background(), []quota.Charge{rateCharge(account, "api", 9, window), usage}, &d)
+		err = charge()
 	}
 	if err != nil {
 		t.Fatal(err)

@@ -68,7 +68,7 @@ func TestNoRoomToReserve(t *testing.T) {
 			e := openTest(t, Options{Dir: t.TempDir(), Now: clock.now, SnapshotBytes: minSegment, open: open})
 			full.Store(true)
 			c := usageCharge("user:a", "jobs", quota.PeriodMonth)
-			for range 200 { // more than is reserved
+			for range 1000 { // more than is reserved
 				reserve(t, e, nil, c)
 			}
 			core, logs := observer.New(zapcore.WarnLevel)
@@ -90,8 +90,8 @@ func TestNoRoomToReserve(t *testing.T) {
 			reserve(t, e, nil, c)
 			again, records := openTest(t, Options{Dir: crash(t, e), Now: clock.now}), make(ledger)
 			records.flush(again)
-			if got := records.of(&c).Spent; got != 201 {
-				t.Fatalf("spent %d, want 201", got)
+			if got := records.of(&c).Spent; got != 1001 {
+				t.Fatalf("spent %d, want 1001", got)
 			}
 		})
 	}

@@ -27,7 +27,7 @@ func TestRecordIsInTheFile(t *testing.T) {
 				e := openTest(t, Options{Dir: dir, SnapshotBytes: 8 << 10, open: d.open})
 				c := usageCharge("user:a", "jobs", quota.PeriodMonth)
 				path := e.shard(c.Key.Digest).log.path
-				for want := int64(1); want <= 500; want++ { // through several reservations of room
+				for want := int64(1); want <= 1500; want++ { // through several reservations of room
 					reserve(t, e, nil, c)
 					if got := spentInFile(t, path, e.current, c.Key); got != want {
 						t.Fatalf("the file has %d spent when Reserve returns, want %d", got, want)
@@ -50,7 +50,7 @@ func spentInFile(t *testing.T, path, epoch string, k quota.Key) int64 {
 	}
 	var s shard
 	s.init("", minSegment)
-	r := replay{shard: &s, loading: &loading{epochs: map[string]bool{}}, epochs: map[string]bool{}}
+	r := newReplay(&s, &loading{epochs: map[string]bool{}})
 	if end := readFrames(b, r.frame); end.torn || end.corrupt {
 		t.Fatalf("%+v of %d bytes", end, len(b))
 	}

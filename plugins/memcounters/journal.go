@@ -61,6 +61,9 @@ type journal struct {
 	file logFile
 	// segment is by how much room is reserved.
 	segment int64
+	// names is how many names the file has given. A name is never given twice, so
+	// that the frames since a snapshot began mean the same in both files.
+	names uint64
 	// frame is the frame that is being built; its memory is kept.
 	frame []byte
 	// size is the length of what was written, base what it was after the last

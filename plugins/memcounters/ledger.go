@@ -196,7 +196,7 @@ func (s *shard) rebaseCurrent(recorded map[quota.Key]*quota.Total) {
 		u.spent, u.refunded = u.excess(recorded[k])
 		u.dirty = u.spent != 0 || u.refunded != 0
 		if u.dirty {
-			s.log.frame = appendUsage(s.log.frame, k, &u.tally)
+			s.logUsage(u)
 		}
 	}
 	s.relistDirty()
@@ -213,7 +213,7 @@ func (s *shard) rebaseEnded(closed string, recorded map[quota.Key]*quota.Total) 
 		u.spent += spent
 		u.refunded += refunded
 		s.markDirty(u)
-		s.log.frame = appendUsage(s.log.frame, k, &u.tally)
+		s.logUsage(u)
 	}
 	delete(s.retired, closed)
 }

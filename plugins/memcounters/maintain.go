@@ -141,15 +141,10 @@ func (e *Engine) image(s *shard, index int, now time.Time) []byte {
 	}
 	w.frame = appendEpoch(w.room(), itemEpoch, e.current)
 	for k, u := range s.usage {
-		if u.spent != 0 || u.refunded != 0 {
-			w.frame = appendUsage(w.room(), k, &u.tally)
-		}
+		w.usage(k, u)
 	}
 	for k, window := range s.windows {
-		width := window.Width()
-		window.Events(ms, func(at, count int64) {
-			w.frame = appendRate(w.room(), k, at, width, count)
-		})
+		w.window(k, window, ms)
 	}
 	for k, at := range s.once {
 		w.frame = appendOnce(w.room(), k, at)
@@ -173,6 +168,40 @@ func (w *imageWriter) room() []byte {
 		w.frame = beginFrame(w.frame)
 	}
 	return w.frame
+}
+
+// usage writes the totals of a counter under its name. What has none gets none:
+// the old file, which is in use until the image is whole, would not know it. Nor
+// does the image know a counter that it leaves out.
+func (w *imageWriter) usage(k quota.Key, u *usage) {
+	switch {
+	case u.spent == 0 && u.refunded == 0:
+		u.name = 0
+	case u.name == 0:
+		w.frame = appendUsage(w.room(), k, &u.tally)
+	default:
+		w.frame = appendNamedUsage(w.room(), u.name, k, &u.tally)
+	}
+}
+
+// window writes what is counted in a window, likewise.
+func (w *imageWriter) window(k windowKey, of *window, now int64) {
+	width, name := of.Width(), of.name
+	if of.width != width {
+		name = 0
+	}
+	of.name = 0
+	of.Events(now, func(at, count int64) {
+		switch {
+		case name == 0:
+			w.frame = appendRate(w.room(), k, at, width, count)
+		case of.name == 0:
+			of.name = name
+			w.frame = appendNamedRate(w.room(), name, k, at, width, count)
+		default:
+			w.frame = appendHit(w.room(), name, at, count)
+		}
+	})
 }
 
 func (w *imageWriter) flush() {

@@ -17,7 +17,7 @@ import (
 // that what one request took of a shard is never replayed in part. Behind the
 // last frame a file may hold zeros: room that is reserved.
 const (
-	logVersion  = 2
+	logVersion  = 3
 	headerSize  = 8 // "qgcnt", version, shard, number of shards
 	frameHeader = 8
 	// frameAlign divides the length of each frame, and of the file's header.
@@ -36,10 +36,18 @@ const (
 	itemDropped = 'd' // an epoch that the records hold whole
 	itemClock   = 'c' // the engine's time, ms
 	itemRate    = 'r' // a cost was added to a rate window
+	itemHit     = 'h' // the same, of a window that has a name
 	itemReset   = 'z' // a rate window was emptied
 	itemUsage   = 'u' // totals of one counter: absolute, so that reading one twice counts once
+	itemTotals  = 'v' // the same, of a counter that has a name
 	itemOnce    = 'o' // a Once was charged
 	itemForgot  = 'x' // a Once was given back
+
+	// Most items are of few windows and counters, and most of an item is what it
+	// is of. So a file gives them names: numbers that stand before the first item
+	// of each, and for it in those that follow.
+	itemNamedRate  = 'R'
+	itemNamedUsage = 'U'
 )
 
 var errCorrupt = errors.New("corrupt record")
@@ -81,8 +89,23 @@ func appendClock(b []byte, ms int64) []byte {
 }
 
 func appendRate(b []byte, k windowKey, at, width, cost int64) []byte {
-	b = append(append(b, itemRate), k.digest[:]...)
-	b = appendString(b, k.scope)
+	return appendHitOf(append(b, itemRate), k, at, width, cost)
+}
+
+func appendNamedRate(b []byte, name uint64, k windowKey, at, width, cost int64) []byte {
+	return appendHitOf(appendName(b, itemNamedRate, name), k, at, width, cost)
+}
+
+func appendHit(b []byte, name uint64, at, cost int64) []byte {
+	return binary.AppendVarint(binary.AppendVarint(appendName(b, itemHit, name), at), cost)
+}
+
+func appendName(b []byte, kind byte, name uint64) []byte {
+	return binary.AppendUvarint(append(b, kind), name)
+}
+
+func appendHitOf(b []byte, k windowKey, at, width, cost int64) []byte {
+	b = appendString(append(b, k.digest[:]...), k.scope)
 	b = binary.AppendVarint(b, at)
 	b = binary.AppendVarint(b, width)
 	return binary.AppendVarint(b, cost)
@@ -101,11 +124,24 @@ func appendKey(b []byte, k quota.Key) []byte {
 }
 
 func appendUsage(b []byte, k quota.Key, t *tally) []byte {
-	b = appendKey(append(b, itemUsage), k)
-	b = appendString(b, string(t.account))
-	b = binary.AppendVarint(b, t.end)
-	b = binary.AppendVarint(b, t.spent)
-	return binary.AppendVarint(b, t.refunded)
+	return appendTallyOf(append(b, itemUsage), k, t)
+}
+
+func appendNamedUsage(b []byte, name uint64, k quota.Key, t *tally) []byte {
+	return appendTallyOf(appendName(b, itemNamedUsage, name), k, t)
+}
+
+func appendTotals(b []byte, name uint64, t *tally) []byte {
+	return appendAmounts(appendName(b, itemTotals, name), t)
+}
+
+func appendTallyOf(b []byte, k quota.Key, t *tally) []byte {
+	b = appendString(appendKey(b, k), string(t.account))
+	return appendAmounts(binary.AppendVarint(b, t.end), t)
+}
+
+func appendAmounts(b []byte, t *tally) []byte {
+	return binary.AppendVarint(binary.AppendVarint(b, t.spent), t.refunded)
 }
 
 func appendOnce(b []byte, k onceKey, at int64) []byte {
@@ -123,6 +159,7 @@ func appendForgot(b []byte, k onceKey) []byte {
 type item struct {
 	kind                 byte
 	id                   string // epoch
+	name                 uint64
 	window               windowKey
 	key                  quota.Key
 	once                 quota.Digest
@@ -169,6 +206,16 @@ func (d *decoder) string() string {
 	return string(d.bytes(n))
 }
 
+func (d *decoder) name() uint64 {
+	n, size := binary.Uvarint(d.b)
+	if d.failed || size <= 0 || n == 0 {
+		d.failed = true
+		return 0
+	}
+	d.b = d.b[size:]
+	return n
+}
+
 // amount reads a number that is never negative.
 func (d *decoder) amount() int64 {
 	n, size := binary.Varint(d.b)
@@ -200,6 +247,17 @@ func (d *decoder) key() quota.Key {
 	return k
 }
 
+func (d *decoder) rate(it *item) {
+	it.window = windowKey{digest: d.digest(), scope: d.string()}
+	it.at, it.width, it.cost = d.number(), d.amount(), d.amount()
+	d.failed = d.failed || it.width == 0
+}
+
+func (d *decoder) usage(it *item) {
+	it.key, it.account = d.key(), d.string()
+	it.end, it.spent, it.refunded = d.number(), d.amount(), d.amount()
+}
+
 // next decodes one item.
 func (d *decoder) next() (item, error) {
 	it := item{kind: d.byte()}
@@ -208,15 +266,22 @@ func (d *decoder) next() (item, error) {
 		it.id = d.string()
 	case itemClock:
 		it.at = d.number()
+	case itemNamedRate:
+		it.name = d.name()
+		d.rate(&it)
 	case itemRate:
-		it.window = windowKey{digest: d.digest(), scope: d.string()}
-		it.at, it.width, it.cost = d.number(), d.amount(), d.amount()
-		d.failed = d.failed || it.width == 0
+		d.rate(&it)
+	case itemHit:
+		it.name, it.at, it.cost = d.name(), d.number(), d.amount()
 	case itemReset:
 		it.window = windowKey{digest: d.digest(), scope: d.string()}
+	case itemNamedUsage:
+		it.name = d.name()
+		d.usage(&it)
 	case itemUsage:
-		it.key, it.account = d.key(), d.string()
-		it.end, it.spent, it.refunded = d.number(), d.amount(), d.amount()
+		d.usage(&it)
+	case itemTotals:
+		it.name, it.spent, it.refunded = d.name(), d.amount(), d.amount()
 	case itemOnce:
 		it.key, it.once, it.at = d.key(), d.digest(), d.number()
 	case itemForgot:

@@ -13,6 +13,10 @@ func FuzzReadFrames(f *testing.F) {
 	c := usageCharge("user:a", "jobs", quota.PeriodMonth)
 	frame = appendUsage(frame, c.Key, &tally{account: "user:a", end: 7, spent: 3, refunded: 1})
 	frame = appendRate(frame, windowKey{c.Key.Digest, "api"}, 5, 10, 1)
+	frame = appendNamedUsage(frame, 1, c.Key, &tally{account: "user:a", end: 7, spent: 3, refunded: 1})
+	frame = appendTotals(frame, 1, &tally{spent: 4, refunded: 1})
+	frame = appendNamedRate(frame, 2, windowKey{c.Key.Digest, "api"}, 5, 10, 1)
+	frame = appendHit(frame, 2, 6, 1)
 	frame = appendOnce(frame, onceKey{c.Key, c.Key.Digest}, 5)
 	frame = appendForgot(frame, onceKey{c.Key, c.Key.Digest})
 	frame = appendReset(frame, windowKey{c.Key.Digest, "api"})
@@ -33,7 +37,7 @@ func FuzzReadFrames(f *testing.F) {
 		var s shard
 		s.init("", minSegment)
 		l := loading{epochs: map[string]bool{}}
-		r := replay{shard: &s, loading: &l, epochs: map[string]bool{}}
+		r := newReplay(&s, &l)
 		end := readFrames(b, r.frame)
 		if end.good < headerSize || end.good > int64(len(b)) || (end.torn && end.corrupt) {
 			t.Fatalf("%+v of %d bytes", end, len(b))
@@ -50,12 +54,15 @@ func FuzzItems(f *testing.F) {
 	c := usageCharge("user:a", "jobs", quota.PeriodMonth)
 	f.Add(appendRate(nil, windowKey{c.Key.Digest, "api"}, 5, 10, 1))
 	f.Add(appendUsage(appendEpoch(nil, itemEpoch, "e"), c.Key, &tally{account: "user:a"}))
+	f.Add(appendTotals(appendNamedUsage(appendEpoch(nil, itemEpoch, "e"), 1, c.Key, &tally{account: "user:a"}), 1, &tally{spent: 1}))
+	f.Add(appendHit(appendNamedRate(nil, 1, windowKey{c.Key.Digest, "api"}, 5, 10, 1), 1, 6, 2))
+	f.Add(appendHit(nil, 1, 6, 2))
 	f.Add([]byte("r"))
 	f.Fuzz(func(t *testing.T, payload []byte) {
 		var s shard
 		s.init("", minSegment)
 		l := loading{epochs: map[string]bool{}}
-		r := replay{shard: &s, loading: &l, epochs: map[string]bool{}}
+		r := newReplay(&s, &l)
 		if err := r.frame(payload); err != nil && (len(s.windows)+len(s.once)+len(s.retired)+len(r.epochs)) != 0 {
 			t.Fatalf("a malformed frame was applied in part: %v", err)
 		}

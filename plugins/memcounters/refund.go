@@ -68,5 +68,5 @@ func (s *shard) refund(r *quota.Receipt) {
 		u.used = max(0, u.used-amount)
 	}
 	s.markDirty(u)
-	s.log.frame = appendUsage(s.log.frame, r.Key, &u.tally)
+	s.logUsage(u)
 }

@@ -103,7 +103,7 @@ func (e *Engine) loadShard(s *shard, index int, l *loading) (fresh bool, err err
 // read to its end is set aside, and fresh is then true.
 func (e *Engine) replayFile(s *shard, b []byte, l *loading) (fresh bool, err error) {
 	path := s.log.path
-	r := replay{shard: s, loading: l, epochs: make(map[string]bool)}
+	r := newReplay(s, l)
 	end := readFrames(b, r.frame)
 	for id := range r.epochs {
 		l.epochs[id] = true
@@ -163,6 +163,12 @@ type replay struct {
 	epochs  map[string]bool
 	epoch   string // that usage items belong to
 	items   []item
+	// names are the first items of what has a name in this file.
+	names map[uint64]item
+}
+
+func newReplay(s *shard, l *loading) *replay {
+	return &replay{shard: s, loading: l, epochs: make(map[string]bool), names: make(map[uint64]item)}
 }
 
 // frame applies one frame: all of its items or, where one is malformed, none.
@@ -172,6 +178,9 @@ func (r *replay) frame(payload []byte) error {
 	epoch := r.epoch
 	for len(d.b) > 0 {
 		it, err := d.next()
+		if err == nil {
+			it, err = r.named(it)
+		}
 		if err != nil {
 			return err
 		}
@@ -189,6 +198,30 @@ func (r *replay) frame(payload []byte) error {
 	return nil
 }
 
+// named is the item in full, as one without a name.
+func (r *replay) named(it item) (item, error) {
+	first := it
+	switch it.kind {
+	case itemNamedRate, itemNamedUsage:
+		r.names[it.name] = it
+		r.shard.log.names = max(r.shard.log.names, it.name)
+	case itemHit, itemTotals:
+		first = r.names[it.name] // of no kind where there is none
+		first.at, first.cost, first.spent, first.refunded = it.at, it.cost, it.spent, it.refunded
+	default:
+		return it, nil
+	}
+	switch {
+	case first.kind == itemNamedRate && it.kind != itemTotals:
+		first.kind = itemRate
+	case first.kind == itemNamedUsage && it.kind != itemHit:
+		first.kind = itemUsage
+	default:
+		return it, fmt.Errorf("%w: item %q has a name that nothing was given", errCorrupt, it.kind)
+	}
+	return first, nil
+}
+
 func (r *replay) apply(it *item) {
 	s := r.shard
 	switch it.kind {
@@ -204,7 +237,7 @@ func (r *replay) apply(it *item) {
 		r.seen(it.at)
 		w := s.windows[it.window]
 		if w == nil {
-			w = new(quota.Window)
+			w = new(window)
 			s.windows[it.window] = w
 		}
 		w.Add(it.at, it.width, it.cost)

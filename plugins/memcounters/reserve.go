@@ -117,9 +117,9 @@ func (s *shard) lookRate(c *quota.Charge, o *quota.Outcome, r *ref, now int64, t
 		// and for good. The other way it moves only when something is taken: else a
 		// client that is denied would keep a window full by asking.
 		if take && width <= r.window.Width() {
-			w = r.window
+			w = &r.window.Window
 		} else {
-			local = *r.window
+			local = r.window.Window
 		}
 	}
 	o.Used = w.Sum(now, width)
@@ -131,7 +131,7 @@ func (s *shard) lookRate(c *quota.Charge, o *quota.Outcome, r *ref, now int64, t
 	}
 	o.Exceeded = true
 	if r.window != nil && r.window.Width() > 0 && r.window.Width() < width { // it stays in its own buckets
-		local, width = *r.window, r.window.Width()
+		local, width = r.window.Window, r.window.Width()
 	}
 	o.Wait = w.Wait(now, width, c.Limit.Max, max(c.Cost, c.Need))
 	return nil
@@ -173,14 +173,14 @@ func (e *Engine) takeRate(c *quota.Charge, o *quota.Outcome, r *ref, now int64) 
 	s := e.shard(c.Key.Digest)
 	k := windowKey{c.Key.Digest, c.Key.Name}
 	if r.window == nil {
-		r.window = new(quota.Window)
+		r.window = new(window)
 		s.windows[k] = r.window
 	}
 	width := quota.BucketWidth(c.Limit.Window)
 	r.window.Add(now, width, cost)
 	o.Charged = cost
 	o.Used += cost
-	s.log.frame = appendRate(s.log.frame, k, now, width, cost)
+	s.logRate(k, r.window, now, width, cost)
 	s.remember(c, now)
 }
 
@@ -203,7 +203,7 @@ func (e *Engine) takeUsage(c *quota.Charge, o *quota.Outcome, r *ref, now int64)
 	s.markDirty(u)
 	o.Charged = cost
 	o.Used += cost
-	s.log.frame = appendUsage(s.log.frame, c.Key, &u.tally)
+	s.logUsage(u)
 	s.remember(c, now)
 }
 

@@ -17,6 +17,15 @@ type windowKey struct {
 	scope  string
 }
 
+// window is a rate window and how the log knows it.
+type window struct {
+	quota.Window
+	// name is what the log file calls it, 0 where it does not know it; width is
+	// that of its buckets under this name.
+	name  uint64
+	width int64
+}
+
 // onceKey names a Once under its counter.
 type onceKey struct {
 	key  quota.Key
@@ -50,6 +59,8 @@ type usage struct {
 	// where warm: without the records' part the counter is cold.
 	used int64
 	warm bool
+	// name is what the log file calls it, 0 where it does not know it.
+	name uint64
 	// touched since the epoch began: a counter that is not may leave memory.
 	touched bool
 }
@@ -65,7 +76,7 @@ func (u *usage) known() int64 {
 // shard is a part of the counters: all of one subject are in one shard.
 type shard struct {
 	mu      sync.Mutex
-	windows map[windowKey]*quota.Window
+	windows map[windowKey]*window
 	usage   map[quota.Key]*usage
 	once    map[onceKey]int64 // when it was charged, ms
 	// retired are the tallies of ended epochs that the records do not hold yet.
@@ -81,13 +92,13 @@ type shard struct {
 
 // ref is a charge's counter, found while the shard is locked.
 type ref struct {
-	window *quota.Window
+	window *window
 	usage  *usage
 	free   bool // its Once was charged already
 }
 
 func (s *shard) init(path string, segment int64) {
-	s.windows = make(map[windowKey]*quota.Window)
+	s.windows = make(map[windowKey]*window)
 	s.usage = make(map[quota.Key]*usage)
 	s.once = make(map[onceKey]int64)
 	s.retired = make(map[string]map[quota.Key]*tally)
@@ -119,6 +130,28 @@ func (s *shard) markDirty(u *usage) {
 		u.dirty = true
 		s.dirty = append(s.dirty, u)
 	}
+}
+
+// logRate adds to the frame that cost was added to the window.
+func (s *shard) logRate(k windowKey, w *window, at, width, cost int64) {
+	if w.name != 0 && w.width == width {
+		s.log.frame = appendHit(s.log.frame, w.name, at, cost)
+		return
+	}
+	s.log.names++
+	w.name, w.width = s.log.names, width
+	s.log.frame = appendNamedRate(s.log.frame, w.name, k, at, width, cost)
+}
+
+// logUsage adds the counter's totals to the frame.
+func (s *shard) logUsage(u *usage) {
+	if u.name != 0 {
+		s.log.frame = appendTotals(s.log.frame, u.name, &u.tally)
+		return
+	}
+	s.log.names++
+	u.name = s.log.names
+	s.log.frame = appendNamedUsage(s.log.frame, u.name, u.key, &u.tally)
 }
 
 // carry is what the retired epochs hold of a counter.

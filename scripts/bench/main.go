@@ -67,6 +67,10 @@ func run(ctx context.Context, o options) error {
 		defer rig.profile(ctx, rig.ours, o.profile)()
 		defer rig.profile(ctx, rig.plain, o.profile+".plain")()
 	}
+	report, err := rig.counting(ctx)
+	if err != nil {
+		return err
+	}
 	var ratios []float64
 	fmt.Printf("%4s %14s %14s %8s %22s %22s\n", "pair", "ours", "plain", "ratio", "ours p50/p99", "plain p50/p99")
 	for i := range o.pairs {
@@ -82,7 +86,7 @@ func run(ctx context.Context, o options) error {
 	slices.Sort(ratios)
 	fmt.Printf("CPU per request, ours over plain: median %.3f, spread %.3f..%.3f, %d pairs of %d requests, GOGC=%s\n",
 		ratios[len(ratios)/2], ratios[0], ratios[len(ratios)-1], o.pairs, o.requests, o.gogc)
-	return nil
+	return report(o.pairs * o.requests)
 }
 
 func (s sample) latency() string {
