@@ -148,9 +148,9 @@ func (r *Records) Watch(ctx context.Context, after int64, deliver func([]quota.C
 	}
 	defer func() { err = errors.Join(err, pragma.Close()) }()
 	known := int64(-1)
-	files := footprint{paths: [...]string{r.file, r.file + "-wal"}}
+	wal := footprint{path: r.file + "-wal"}
 	return r.store.Poll(ctx, after, pollEvery, func(context.Context) (bool, error) {
-		if files.quiet(time.Now()) {
+		if wal.quiet(time.Now()) {
 			return false, nil
 		}
 		var version int64
