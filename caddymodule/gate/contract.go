@@ -148,7 +148,9 @@ type CounterError struct {
 	Err    error
 }
 
-func (e *CounterError) Error() string { return "asking the counters: " + string(e.Kind) + ": " + e.Err.Error() }
+func (e *CounterError) Error() string {
+	return "asking the counters: " + string(e.Kind) + ": " + e.Err.Error()
+}
 
 func (e *CounterError) Unwrap() error { return e.Err }
 

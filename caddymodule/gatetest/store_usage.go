@@ -252,6 +252,12 @@ func testThresholds(t *storeTest) {
 	if n := t.number("SELECT COUNT(*) FROM quota_notifications WHERE account_id = 'alice' AND metric = 'jobs' AND limit_value = 10 AND threshold IN (80, 100)"); n != 2 {
 		t.Errorf("%d thresholds of alice's jobs at 10, want 2", n)
 	}
+	if n := t.number("SELECT COUNT(*) FROM outbox_events WHERE event_type = 'quota.threshold_reached' AND account_id = 'alice'"); n != 4 {
+		t.Errorf("%d events, want one for each threshold", n)
+	}
+	if n := t.number(`SELECT COUNT(*) FROM outbox_events WHERE payload LIKE '%"metric":"storage_bytes"%"period_start":null%'`); n != 1 {
+		t.Errorf("%d events of a level, want 1", n)
+	}
 }
 
 func testCallers(t *storeTest) {

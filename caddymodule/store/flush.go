@@ -47,7 +47,7 @@ func (s *Store) Flush(ctx context.Context, f quota.Flush) error {
 		if err := putCallers(ctx, q, &f, now); err != nil {
 			return err
 		}
-		if err := raiseThresholds(ctx, q, f.Thresholds, now); err != nil {
+		if err := s.raiseThresholds(ctx, q, f.Thresholds, now); err != nil {
 			return err
 		}
 		if f.Final {
