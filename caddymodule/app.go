@@ -125,16 +125,7 @@ func (a *App) Provision(ctx caddy.Context) error {
 	if err := a.loadGuests(ctx); err != nil {
 		return err
 	}
-	a.warnUnread()
 	return a.provisionRuntime(ctx)
-}
-
-// warnUnread says which option is checked and not acted on: nothing linked here
-// reads the backends' own Redis.
-func (a *App) warnUnread() {
-	if a.HostRedis != "" {
-		a.log.Warn("this option has no effect yet: no linked module reads it", zap.String("option", "host_redis"))
-	}
 }
 
 func (a *App) setDefaults() {

@@ -9,8 +9,6 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/google/go-cmp/cmp"
-	"go.uber.org/zap"
-	"go.uber.org/zap/zaptest/observer"
 )
 
 func TestAppDefaults(t *testing.T) {
@@ -141,19 +139,5 @@ func TestRedisURLErrorHidesTheURL(t *testing.T) {
 		if err := checkRedisURL(url); err != nil {
 			t.Errorf("checkRedisURL(%q) = %v", url, err)
 		}
-	}
-}
-
-// An option that nothing reads says so: it must not look as if it worked.
-func TestUnreadOptionsWarn(t *testing.T) {
-	t.Parallel()
-	core, logs := observer.New(zap.WarnLevel)
-	(&App{log: zap.New(core), Host: Host{Users: &HostTable{Table: "users"}}}).warnUnread()
-	if logs.Len() != 0 {
-		t.Errorf("warnings without such an option: %v", logs.All())
-	}
-	(&App{log: zap.New(core), HostRedis: "redis://localhost"}).warnUnread()
-	if logs.Len() != 1 || logs.All()[0].ContextMap()["option"] != "host_redis" {
-		t.Errorf("warned of %v, want host_redis", logs.All())
 	}
 }

@@ -15,8 +15,7 @@ import (
 
 func (h *harness) get(t testing.TB, s quota.Subject) *quota.Entitlement {
 	t.Helper()
-	p, _ := h.principals.LoadOrStore(s, &quota.Principal{Subject: s})
-	return h.rt.Entitlements.Of(t.Context(), p.(*quota.Principal))
+	return h.rt.Entitlements.Get(t.Context(), s, "")
 }
 
 func TestEntitlementsKeepForTTL(t *testing.T) {

@@ -222,7 +222,7 @@ func testNoChange(t *testing.T, h BusHarness) {
 	if err := h.Store.Flush(t.Context(), f); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := h.Store.GrantAdmin(t.Context(), "alice", "test"); err != nil {
+	if _, err := h.Store.GrantAdmin(t.Context(), "alice", store.Actor{Type: store.ActorCLI}); err != nil {
 		t.Fatal(err)
 	}
 	if after := h.latest(t); after != before {

@@ -198,7 +198,7 @@ func testRevocation(t *storeTest) {
 func testAdmins(t *storeTest) {
 	grant := func(want bool) {
 		t.Helper()
-		if got, err := t.store.GrantAdmin(t.Context(), "alice", "cli"); err != nil || got != want {
+		if got, err := t.store.GrantAdmin(t.Context(), "alice", store.Actor{Type: store.ActorCLI}); err != nil || got != want {
 			t.Errorf("granted: %t, %v", got, err)
 		}
 	}
@@ -217,13 +217,22 @@ func testAdmins(t *storeTest) {
 	if diff := cmp.Diff(want, list); err != nil || diff != "" {
 		t.Errorf("%v\n%s", err, diff)
 	}
-	if got, err := t.store.RevokeAdmin(t.Context(), "alice"); err != nil || !got {
+	if got, err := t.store.RevokeAdmin(t.Context(), "alice", store.Actor{Type: store.ActorCLI}); got || !isErr(err, store.ErrLastSuperadmin) {
+		t.Errorf("revoked the last one: %t, %v", got, err)
+	}
+	if _, err := t.store.GrantAdmin(t.Context(), "bob", store.Actor{Type: store.ActorCLI}); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := t.store.RevokeAdmin(t.Context(), "alice", store.Actor{Type: store.ActorCLI}); err != nil || !got {
 		t.Errorf("revoked: %t, %v", got, err)
 	}
-	if got, err := t.store.RevokeAdmin(t.Context(), "alice"); err != nil || got {
+	if got, err := t.store.RevokeAdmin(t.Context(), "alice", store.Actor{Type: store.ActorCLI}); err != nil || got {
 		t.Errorf("revoked twice: %t, %v", got, err)
 	}
 	is(false)
+	if got, err := t.store.RevokeAllAdmins(t.Context(), store.Actor{Type: store.ActorCLI}); err != nil || len(got) != 1 || got[0] != "bob" {
+		t.Errorf("revoked all: %v, %v", got, err)
+	}
 }
 
 func testOrgControl(t *storeTest) {

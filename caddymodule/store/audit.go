@@ -26,6 +26,8 @@ type Actor struct {
 	ID   string // of a user: as tokens name it
 	// Label is what people call the actor: an e-mail address, a login name.
 	Label string
+	// Bootstrap: the config makes the actor an admin, whatever the table of admins says.
+	Bootstrap bool
 	// Impersonator is the admin who acts as the user ID.
 	Impersonator string
 	IP           string
@@ -84,6 +86,17 @@ func (s *Store) audited(ctx context.Context, by Actor, f func(q *sqlgen.Queries,
 	return s.write(ctx, func(q *sqlgen.Queries) error {
 		a := &auditor{actor: by}
 		if err := f(q, a); err != nil {
+			return err
+		}
+		return s.appendAudit(ctx, q, a)
+	})
+}
+
+// auditedHost is audited for services that write the host's rows too.
+func (s *Store) auditedHost(ctx context.Context, by Actor, f func(q *sqlgen.Queries, host *hostTx, a *auditor) error) error {
+	return s.writeHost(ctx, func(q *sqlgen.Queries, host *hostTx) error {
+		a := &auditor{actor: by}
+		if err := f(q, host, a); err != nil {
 			return err
 		}
 		return s.appendAudit(ctx, q, a)

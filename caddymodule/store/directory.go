@@ -134,29 +134,36 @@ func (s *Store) User(ctx context.Context, id string) (*DirectoryUser, error) {
 	}
 	var user *DirectoryUser
 	err := s.directory(ctx, func(tx sqlgen.DBTX, q *sqlgen.Queries, t *hostTable) error {
-		plans, err := s.loadCatalogue(ctx, q)
-		if err != nil {
-			return err
-		}
-		query := s.newDirectoryQuery(t, plans)
-		is, ok := query.equals(t.columns["id"], id)
-		if !ok {
-			return ErrUserNotFound
-		}
-		query.where = append(query.where, is)
-		found, _, err := query.run(ctx, tx, query.selection("NULL")+" LIMIT 1", userOrder{}, 1)
-		if err == nil && len(found) == 0 {
-			err = ErrUserNotFound
-		}
-		if err == nil {
-			user = &found[0]
-		}
+		var err error
+		user, err = s.userIn(ctx, tx, q, t, id)
 		return err
 	})
 	if err != nil {
 		return nil, fmt.Errorf("loading user: %w", err)
 	}
 	return user, nil
+}
+
+// userIn is User within a transaction.
+func (s *Store) userIn(ctx context.Context, tx sqlgen.DBTX, q *sqlgen.Queries, t *hostTable, id string) (*DirectoryUser, error) {
+	plans, err := s.loadCatalogue(ctx, q)
+	if err != nil {
+		return nil, err
+	}
+	query := s.newDirectoryQuery(t, plans)
+	is, ok := query.equals(t.columns["id"], id)
+	if !ok {
+		return nil, ErrUserNotFound
+	}
+	query.where = append(query.where, is)
+	found, _, err := query.run(ctx, tx, query.selection("NULL")+" LIMIT 1", userOrder{}, 1)
+	if err != nil {
+		return nil, err
+	}
+	if len(found) == 0 {
+		return nil, ErrUserNotFound
+	}
+	return &found[0], nil
 }
 
 // HostSession is a session of the host's that was not revoked.

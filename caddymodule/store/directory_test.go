@@ -91,7 +91,7 @@ func TestDirectoryFilters(t *testing.T) {
 		if _, err := h.store.Upgrade(ctx, "user:2", store.Grant{Plan: "pro", Duration: time.Hour}); err != nil {
 			h.Fatal(err)
 		}
-		if _, err := h.store.GrantAdmin(ctx, "2", "test"); err != nil {
+		if _, err := h.store.GrantAdmin(ctx, "2", store.Actor{Type: store.ActorCLI}); err != nil {
 			h.Fatal(err)
 		}
 		check := func(f store.UserFilter, want string) {

@@ -79,31 +79,38 @@ func (s *Store) change(ctx context.Context, account quota.Subject, g Grant,
 		return nil, invalid("duration", "%s is outside 0..%s", g.Duration, maxDuration)
 	}
 	var sub *Subscription
-	err := s.write(ctx, func(q *sqlgen.Queries) error {
-		c := &granting{account: account, grant: g, now: column.At(s.now())}
-		if err := s.lockAccount(ctx, q, c); err != nil {
-			return err
-		}
-		catalogue, err := s.loadCatalogue(ctx, q)
-		if err != nil {
-			return err
-		}
-		switch c.plan = catalogue.byName(g.Plan); {
-		case c.plan == nil:
-			return fmt.Errorf("%w: %q", ErrPlanNotFound, g.Plan)
-		case !c.plan.IsActive:
-			return fmt.Errorf("%w: %q", ErrPlanInactive, g.Plan)
-		}
-		if err := act(ctx, q, c); err != nil {
-			return err
-		}
-		st, err := s.accountState(ctx, q, account)
-		if err == nil {
-			sub = st.Subscription
-		}
+	err := s.write(ctx, func(q *sqlgen.Queries) (err error) {
+		sub, err = s.changeIn(ctx, q, account, g, act)
 		return err
 	})
 	return sub, err
+}
+
+// changeIn is change within a transaction.
+func (s *Store) changeIn(ctx context.Context, q *sqlgen.Queries, account quota.Subject, g Grant,
+	act func(context.Context, *sqlgen.Queries, *granting) error) (*Subscription, error) {
+	c := &granting{account: account, grant: g, now: column.At(s.now())}
+	if err := s.lockAccount(ctx, q, c); err != nil {
+		return nil, err
+	}
+	catalogue, err := s.loadCatalogue(ctx, q)
+	if err != nil {
+		return nil, err
+	}
+	switch c.plan = catalogue.byName(g.Plan); {
+	case c.plan == nil:
+		return nil, fmt.Errorf("%w: %q", ErrPlanNotFound, g.Plan)
+	case !c.plan.IsActive:
+		return nil, fmt.Errorf("%w: %q", ErrPlanInactive, g.Plan)
+	}
+	if err := act(ctx, q, c); err != nil {
+		return nil, err
+	}
+	st, err := s.accountState(ctx, q, account)
+	if err != nil {
+		return nil, err
+	}
+	return st.Subscription, nil
 }
 
 // lockAccount makes concurrent changes of the account queue, and reads its

@@ -2,6 +2,7 @@ package companion
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"strings"
 	"sync"
@@ -13,6 +14,7 @@ import (
 	"github.com/quotagate/quotagate/caddymodule/store"
 	"github.com/quotagate/quotagate/plugins/companion/api"
 	"github.com/quotagate/quotagate/plugins/companion/sealed"
+	"github.com/redis/go-redis/v9"
 	"go.uber.org/zap"
 )
 
@@ -39,6 +41,7 @@ type App struct {
 	quota       *caddymodule.App
 	box         *sealed.Box
 	description *api.Description
+	hostRedis   redis.UniversalClient // nil: none
 	log         *zap.Logger
 
 	stop context.CancelFunc
@@ -68,6 +71,9 @@ func (a *App) Provision(ctx caddy.Context) error {
 		return fmt.Errorf("loading the app quota: %w", err)
 	}
 	a.quota = v.(*caddymodule.App)
+	if err := a.openHostRedis(); err != nil {
+		return err
+	}
 	if err := registerMetrics(ctx.GetMetricsRegistry()); err != nil {
 		return fmt.Errorf("registering metrics: %w", err)
 	}
@@ -147,6 +153,15 @@ func (a *App) Store() (*store.Store, error) {
 	return s.Store(), nil
 }
 
+// CountsAlone reports whether the counters are those of this process alone: what
+// is emptied here is not emptied at gateways that are other processes.
+func (a *App) CountsAlone() bool {
+	var counters struct {
+		Engine string `json:"engine"`
+	}
+	return json.Unmarshal(a.quota.CountersRaw, &counters) == nil && counters.Engine == "memory"
+}
+
 // Bootstraps reports whether the config makes the user a superadmin.
 func (a *App) Bootstraps(userID, email string) bool {
 	for _, admin := range a.Admins {
@@ -159,7 +174,8 @@ func (a *App) Bootstraps(userID, email string) bool {
 
 // Interface guards.
 var (
-	_ caddy.App         = (*App)(nil)
-	_ caddy.Provisioner = (*App)(nil)
-	_ caddy.Validator   = (*App)(nil)
+	_ caddy.App          = (*App)(nil)
+	_ caddy.Provisioner  = (*App)(nil)
+	_ caddy.Validator    = (*App)(nil)
+	_ caddy.CleanerUpper = (*App)(nil)
 )

@@ -21,9 +21,6 @@ func init() {
 	caddy.RegisterModule(UsageCommand{})
 }
 
-// byOperator stands in the records where somebody has used a command.
-const byOperator = "cli"
-
 // stored is implemented by records that are kept in package store.
 type stored interface{ Store() *store.Store }
 

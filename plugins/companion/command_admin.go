@@ -1,8 +1,9 @@
 package companion
 
 import (
-	"context"
+	"errors"
 	"fmt"
+	"os/user"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -22,6 +23,15 @@ func (AdminCommand) CaddyModule() caddy.ModuleInfo {
 	return caddy.ModuleInfo{ID: "quota.commands.admin", New: func() caddy.Module { return new(AdminCommand) }}
 }
 
+// operator is whoever has typed a command, for the audit log.
+func operator() store.Actor {
+	a := store.Actor{Type: store.ActorCLI}
+	if u, err := user.Current(); err == nil { // only a label
+		a.Label = u.Username
+	}
+	return a
+}
+
 // adminChange is the JSON answer of grant and revoke.
 type adminChange struct {
 	UserID string `json:"user_id"`
@@ -39,35 +49,78 @@ type adminItem struct {
 
 // Command implements caddymodule.Commander.
 func (*AdminCommand) Command() *cobra.Command {
-	grant := adminChanger("grant <user id>", "Makes a user a superadmin", "is a superadmin now", "was a superadmin before",
-		func(ctx context.Context, s *store.Store, user string) (bool, error) {
-			return s.GrantAdmin(ctx, user, byOperator)
-		})
-	revoke := adminChanger("revoke <user id>", "Takes the role of superadmin away", "is no superadmin any more", "was no superadmin",
-		func(ctx context.Context, s *store.Store, user string) (bool, error) { return s.RevokeAdmin(ctx, user) })
+	grant := withJSON(&cobra.Command{
+		Use: "grant <user id>", Short: "Makes a user a superadmin", Args: cobra.ExactArgs(1), RunE: grantAdmin,
+	})
+	revoke := withJSON(&cobra.Command{
+		Use: "revoke <user id> | --all", Short: "Takes the role of superadmin away",
+		Long: `
+Takes the role of superadmin away from a user, or with --all from everybody. The
+last superadmin keeps it unless --all says that nobody is to have it: then only
+bootstrap admins of the config are left.`,
+		Args: cobra.MaximumNArgs(1), RunE: revokeAdmin,
+	})
+	revoke.Flags().Bool("all", false, "From everybody, the last one included")
 	list := withJSON(&cobra.Command{Use: "list", Short: "Lists the superadmins", Args: cobra.NoArgs, RunE: listAdmins})
 	return group("admin", "Says who may use the admin API", grant, revoke, list)
 }
 
-func adminChanger(use, short, done, already string,
-	change func(context.Context, *store.Store, string) (bool, error),
-) *cobra.Command {
-	return withJSON(&cobra.Command{
-		Use: use, Short: short, Args: cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			return withStore(cmd, func(s *store.Store) error {
-				changed, err := change(cmd.Context(), s, args[0])
-				if err != nil {
-					return err
-				}
-				text := already
-				if changed {
-					text = done
-				}
-				return answer(cmd, adminChange{args[0], changed}, fmt.Sprintf("%s %s\n", args[0], text))
-			})
-		},
+func grantAdmin(cmd *cobra.Command, args []string) error {
+	return withStore(cmd, func(s *store.Store) error {
+		changed, err := s.GrantAdmin(cmd.Context(), args[0], operator())
+		if err != nil {
+			return err
+		}
+		text := "was a superadmin before"
+		if changed {
+			text = "is a superadmin now"
+		}
+		return answer(cmd, adminChange{args[0], changed}, fmt.Sprintf("%s %s\n", args[0], text))
 	})
+}
+
+func revokeAdmin(cmd *cobra.Command, args []string) error {
+	all, err := cmd.Flags().GetBool("all")
+	if err != nil {
+		return err
+	}
+	if all == (len(args) == 1) {
+		return errors.New("name one user id, or write --all")
+	}
+	return withStore(cmd, func(s *store.Store) error {
+		if all {
+			return revokeAllAdmins(cmd, s)
+		}
+		changed, err := s.RevokeAdmin(cmd.Context(), args[0], operator())
+		if errors.Is(err, store.ErrLastSuperadmin) {
+			return fmt.Errorf("%s is the last superadmin: grant the role to somebody else first, or write --all to leave nobody", args[0])
+		}
+		if err != nil {
+			return err
+		}
+		text := "was no superadmin"
+		if changed {
+			text = "is no superadmin any more"
+		}
+		return answer(cmd, adminChange{args[0], changed}, fmt.Sprintf("%s %s\n", args[0], text))
+	})
+}
+
+func revokeAllAdmins(cmd *cobra.Command, s *store.Store) error {
+	users, err := s.RevokeAllAdmins(cmd.Context(), operator())
+	if err != nil {
+		return err
+	}
+	changes := make([]adminChange, len(users))
+	var text strings.Builder
+	for i, id := range users {
+		changes[i] = adminChange{id, true}
+		fmt.Fprintf(&text, "%s is no superadmin any more\n", id)
+	}
+	if len(users) == 0 {
+		text.WriteString("nobody was a superadmin\n")
+	}
+	return answer(cmd, changes, text.String())
 }
 
 func listAdmins(cmd *cobra.Command, _ []string) error {

@@ -185,3 +185,16 @@ type UsageHourly struct {
 	Requests    int64
 	Cost        int64
 }
+
+type UserControl struct {
+	UserID           string
+	State            string
+	PreviousStatus   sql.NullString
+	Reason           sql.NullString
+	Until            column.Time
+	TokensValidAfter column.Time
+	OriginalEmail    sql.NullString
+	PurgeAfter       column.Time
+	UpdatedBy        sql.NullString
+	UpdatedAt        column.Time
+}

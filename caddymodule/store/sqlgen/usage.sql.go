@@ -491,7 +491,10 @@ func (q *Queries) ReapEpochs(ctx context.Context, arg ReapEpochsParams) ([]strin
 
 const seeAccount = `-- name: SeeAccount :exec
 INSERT INTO accounts (id, kind, email, first_seen_at, last_seen_at) VALUES ($1, $2, $3, $4, $4)
-ON CONFLICT (id) DO UPDATE SET email = COALESCE(excluded.email, accounts.email),
+ON CONFLICT (id) DO UPDATE SET
+    -- A token that outlives its user must not bring back what was deleted.
+    email = CASE WHEN EXISTS (SELECT 1 FROM user_controls c WHERE c.user_id = excluded.id AND c.state = 'deleted')
+        THEN accounts.email ELSE COALESCE(excluded.email, accounts.email) END,
     last_seen_at = CASE WHEN excluded.last_seen_at > accounts.last_seen_at THEN excluded.last_seen_at ELSE accounts.last_seen_at END
 `
 

@@ -18,7 +18,7 @@ const (
 
 // subscriptionAnswer is the answer of /v1/subscription/me.
 type subscriptionAnswer struct {
-	Subscription *subscription `json:"subscription"`
+	Subscription *Subscription `json:"subscription"`
 	Plan         plan          `json:"plan"`
 }
 
@@ -32,7 +32,8 @@ func (subscriptionAnswer) TransformSchema(_ huma.Registry, s *huma.Schema) *huma
 	return s
 }
 
-type subscription struct {
+// Subscription is an account's subscription in the words of the API.
+type Subscription struct {
 	ID                 string     `json:"id"`
 	UserID             string     `json:"user_id" doc:"The user as its tokens name it."`
 	PlanID             *string    `json:"plan_id" doc:"null if its price belongs to no plan."`
@@ -51,11 +52,12 @@ type subscription struct {
 	UpdatedAt          time.Time  `json:"updated_at"`
 }
 
-func subscriptionOf(s *store.Subscription) *subscription {
+// SubscriptionOf is the answer for a subscription; nil for none.
+func SubscriptionOf(s *store.Subscription) *Subscription {
 	if s == nil {
 		return nil
 	}
-	return &subscription{
+	return &Subscription{
 		ID: s.ID, UserID: s.Account.ID(), PlanID: orNull(s.PlanID), Plan: orNull(s.Plan), Status: string(s.Status),
 		StartedAt: moment(s.StartedAt), ExpiresAt: moment(s.ExpiresAt),
 		CurrentPeriodStart: moment(s.CurrentPeriodStart), CurrentPeriodEnd: moment(s.CurrentPeriodEnd),

@@ -92,7 +92,7 @@ func (s *service) subscription(ctx context.Context, st *store.Store) (subscripti
 	if err != nil {
 		return subscriptionAnswer{}, fmt.Errorf("loading the subscription: %w", err)
 	}
-	return subscriptionAnswer{Subscription: subscriptionOf(state.Subscription), Plan: planOf(state.Plan)}, nil
+	return subscriptionAnswer{Subscription: SubscriptionOf(state.Subscription), Plan: planOf(state.Plan)}, nil
 }
 
 // plans answers GET /v1/subscription/plans.

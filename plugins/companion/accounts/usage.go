@@ -14,14 +14,15 @@ import (
 	"go.uber.org/zap"
 )
 
-// usageAnswer is the answer of /v1/subscription/usage.
-type usageAnswer struct {
-	Usage  usage        `json:"usage" doc:"What was used in this UTC month, and the storage in use."`
-	Limits usageLimits  `json:"limits" doc:"The account's limits, each for its quota's own period. null: unlimited."`
-	Quotas []quotaUsage `json:"quotas" nullable:"false" doc:"Each quota of the account by metric, in the metric's own unit."`
+// UsageAnswer is the answer of /v1/subscription/usage.
+type UsageAnswer struct {
+	Usage  Usage        `json:"usage" doc:"What was used in this UTC month, and the storage in use."`
+	Limits UsageLimits  `json:"limits" doc:"The account's limits, each for its quota's own period. null: unlimited."`
+	Quotas []QuotaUsage `json:"quotas" nullable:"false" doc:"Each quota of the account by metric, in the metric's own unit."`
 }
 
-type usage struct {
+// Usage is what was used in a UTC month.
+type Usage struct {
 	APICalls       int64     `json:"api_calls" minimum:"0" doc:"In the month, whatever period its limit has."`
 	JobsCreated    int64     `json:"jobs_created" minimum:"0"`
 	StorageUsedMB  int64     `json:"storage_used_mb" minimum:"0" doc:"In units of 1048576 bytes, rounded up."`
@@ -30,14 +31,16 @@ type usage struct {
 	PeriodEnd      time.Time `json:"period_end" doc:"The first moment of the next month."`
 }
 
-type usageLimits struct {
+// UsageLimits are limits in the units that people read.
+type UsageLimits struct {
 	Jobs     *int64 `json:"jobs" minimum:"0"`
 	Storage  *int64 `json:"storage" minimum:"0" doc:"In units of 1048576 bytes, rounded down."`
 	APICalls *int64 `json:"api_calls" minimum:"0"`
 	Compute  *int64 `json:"compute" minimum:"0" doc:"Minutes, rounded down."`
 }
 
-type quotaUsage struct {
+// QuotaUsage is one quota and what was used of it.
+type QuotaUsage struct {
 	Metric    string     `json:"metric" example:"jobs"`
 	Used      int64      `json:"used" minimum:"0"`
 	Limit     *int64     `json:"limit" minimum:"0" doc:"null: unlimited."`
@@ -47,21 +50,35 @@ type quotaUsage struct {
 }
 
 // usage answers GET /v1/subscription/usage with what the counters say now.
-func (s *service) usage(ctx context.Context, st *store.Store) (usageAnswer, error) {
+func (s *service) usage(ctx context.Context, st *store.Store) (UsageAnswer, error) {
 	c, err := api.Caller(ctx)
 	if err != nil {
-		return usageAnswer{}, err
+		return UsageAnswer{}, err
 	}
-	e := c.Entitlement
+	return s.meter().Usage(ctx, st, c.Entitlement)
+}
+
+func (s *service) meter() *Meter { return &Meter{Peek: s.peek, Now: s.now, Log: s.log} }
+
+// Meter reads what accounts have used.
+type Meter struct {
+	// Peek asks the counters, as gate.Gate.Peek does.
+	Peek func(ctx context.Context, account quota.Subject, cs []quota.Charge, d *quota.Decision) error
+	Now  func() time.Time
+	Log  *zap.Logger
+}
+
+// Usage is what the account has used, and of how much.
+func (m *Meter) Usage(ctx context.Context, st *store.Store, e *quota.Entitlement) (UsageAnswer, error) {
 	if e.Plan == nil {
 		// Its quotas would read as unlimited.
-		return usageAnswer{}, errors.New("loading usage: the account's plan is not known while the records are down")
+		return UsageAnswer{}, errors.New("loading usage: the account's plan is not known while the records are down")
 	}
-	now := s.now()
+	now := m.Now()
 	charges := quota.UsageCharges(e, now)
-	amounts, err := s.amounts(ctx, st, e.Account, charges)
+	amounts, err := m.amounts(ctx, st, e.Account, charges)
 	if err != nil {
-		return usageAnswer{}, fmt.Errorf("loading usage: %w", err)
+		return UsageAnswer{}, fmt.Errorf("loading usage: %w", err)
 	}
 	used := func(metric string, p quota.Period) int64 {
 		for i := range charges {
@@ -71,9 +88,9 @@ func (s *service) usage(ctx context.Context, st *store.Store) (usageAnswer, erro
 		}
 		return 0
 	}
-	return usageAnswer{
+	return UsageAnswer{
 		Usage: monthOf(now, used),
-		Limits: usageLimits{
+		Limits: UsageLimits{
 			Jobs: limit(e, quota.MetricJobs, 1), Storage: limit(e, quota.MetricStorageBytes, bytesPerMB),
 			APICalls: limit(e, quota.MetricAPICalls, 1), Compute: limit(e, quota.MetricComputeSeconds, secondsPerMinute),
 		},
@@ -81,9 +98,9 @@ func (s *service) usage(ctx context.Context, st *store.Store) (usageAnswer, erro
 	}, nil
 }
 
-func monthOf(now time.Time, used func(string, quota.Period) int64) usage {
+func monthOf(now time.Time, used func(string, quota.Period) int64) Usage {
 	start, end := quota.PeriodMonth.Span(now, time.Time{})
-	return usage{
+	return Usage{
 		APICalls:       used(quota.MetricAPICalls, quota.PeriodMonth),
 		JobsCreated:    used(quota.MetricJobs, quota.PeriodMonth),
 		StorageUsedMB:  ceil(used(quota.MetricStorageBytes, quota.PeriodNone), bytesPerMB),
@@ -92,13 +109,13 @@ func monthOf(now time.Time, used func(string, quota.Period) int64) usage {
 	}
 }
 
-func quotasOf(e *quota.Entitlement, now time.Time, used func(string, quota.Period) int64) []quotaUsage {
+func quotasOf(e *quota.Entitlement, now time.Time, used func(string, quota.Period) int64) []QuotaUsage {
 	quotas := e.AllQuotas()
-	out := make([]quotaUsage, 0, len(quotas))
+	out := make([]QuotaUsage, 0, len(quotas))
 	for _, metric := range slices.Sorted(maps.Keys(quotas)) {
 		q := quotas[metric]
 		_, resetAt := q.Period.Span(now, e.Anchor)
-		u := quotaUsage{
+		u := QuotaUsage{
 			Metric: metric, Used: used(metric, q.Period), Limit: limitOf(q),
 			Period: q.Period.String(), ResetAt: moment(resetAt),
 		}
@@ -113,9 +130,9 @@ func quotasOf(e *quota.Entitlement, now time.Time, used func(string, quota.Perio
 
 // amounts asks the counters, which know of the last request, and the records,
 // which are a flush behind, only while the counters cannot be asked.
-func (s *service) amounts(ctx context.Context, st *store.Store, account quota.Subject, cs []quota.Charge) ([]int64, error) {
+func (m *Meter) amounts(ctx context.Context, st *store.Store, account quota.Subject, cs []quota.Charge) ([]int64, error) {
 	var d quota.Decision
-	fault := s.peek(ctx, account, cs, &d)
+	fault := m.Peek(ctx, account, cs, &d)
 	if fault == nil && len(d.Outcomes) != len(cs) {
 		fault = fmt.Errorf("%d outcomes of %d charges", len(d.Outcomes), len(cs))
 	}
@@ -134,7 +151,7 @@ func (s *service) amounts(ctx context.Context, st *store.Store, account quota.Su
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("asking the counters: %w", fault), err)
 	}
-	s.log.Warn("the counters cannot be asked; answering from the records", zap.Error(fault))
+	m.Log.Warn("the counters cannot be asked; answering from the records", zap.Error(fault))
 	return used, nil
 }
 

@@ -5,10 +5,12 @@ import (
 	"database/sql"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -20,6 +22,7 @@ import (
 	"github.com/quotagate/quotagate/caddymodule/quota"
 	"github.com/quotagate/quotagate/caddymodule/store"
 	"github.com/quotagate/quotagate/plugins/companion/api"
+	"github.com/quotagate/quotagate/plugins/companion/sealed"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zaptest/observer"
 
@@ -43,6 +46,9 @@ type fixture struct {
 	now       time.Time
 	down      bool
 	bootstrap map[string]bool
+
+	countersDown, redisDown bool
+	resets                  []string
 }
 
 type callerKey struct{}
@@ -66,12 +72,100 @@ func start(t *testing.T) *fixture {
 	f := &fixture{T: t, db: db, now: time.Date(2026, 3, 15, 12, 0, 0, 0, time.UTC), log: logs, bootstrap: map[string]bool{}}
 	f.store = store.New(db, store.Options{Engine: store.SQLite, Now: f.clock})
 	f.server = api.NewServer(f.identify, zap.New(core))
+	box, err := sealed.NewBox("a key for tests of 32 bytes or more")
+	if err != nil {
+		t.Fatal(err)
+	}
 	mount(f.server, &service{
 		store: f.records, now: f.clock, log: f.server.Log(),
 		bootstraps: func(id, email string) bool { return f.bootstrap[id] || f.bootstrap[email] },
+		peek:       func(context.Context, quota.Subject, []quota.Charge, *quota.Decision) error { return errDown },
+		seal:       func(id, email string) string { return box.Seal(email, id) },
+		unseal:     func(id, sealed string) (string, error) { return box.Open(sealed, id) },
+		reset:      f.reset, hostKeys: f.hostKeys, local: func() bool { return true },
 	})
 	f.exec(`INSERT INTO admins (user_id, granted_by) VALUES ($1, 'test')`, boss)
 	return f
+}
+
+// host gives the fixture tables of a host: boss, ann (42) with two sessions, bob
+// (7), and eve (13), whose name is made of wildcards.
+func (f *fixture) host() {
+	f.Helper()
+	f.exec(`CREATE TABLE users (id TEXT PRIMARY KEY, email TEXT UNIQUE, username TEXT, status TEXT, created_at TEXT, hashed_password TEXT DEFAULT 'hash')`)
+	f.exec(`CREATE TABLE sessions (id TEXT PRIMARY KEY, user_id TEXT, created_at TEXT, user_agent TEXT, ip TEXT, revoked_at TEXT, refresh_token TEXT DEFAULT 'secret')`)
+	f.exec(`INSERT INTO users (id, email, username, status, created_at) VALUES
+		('boss', 'boss@example.com', 'boss', 'active', '2026-01-01 00:00:00'), ('42', 'ann@example.com', 'ann', 'active', '2026-01-02 00:00:00'),
+		('7', 'bob@example.com', 'bob', 'active', '2026-01-03 00:00:00'), ('13', '100%_e@example.com', 'eve', 'active', '2026-01-04 00:00:00')`)
+	f.exec(`INSERT INTO sessions (id, user_id, created_at, user_agent, ip) VALUES
+		('s1', '42', '2026-03-01 00:00:00', 'Firefox', '192.0.2.1'), ('s2', '42', '2026-03-02 00:00:00', 'curl', '192.0.2.2'), ('s3', '7', '2026-03-03 00:00:00', NULL, NULL)`)
+	f.store.SetHost(store.HostOptions{})
+}
+
+// reset keeps what it was asked to empty; every subject has used api and jobs.
+func (f *fixture) reset(_ context.Context, subject quota.Subject, scopes []string) ([]string, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.countersDown {
+		return nil, errDown
+	}
+	var emptied []string
+	for _, scope := range []string{"api", "jobs"} {
+		if len(scopes) == 0 || slices.Contains(scopes, scope) {
+			emptied = append(emptied, scope)
+		}
+	}
+	f.resets = append(f.resets, fmt.Sprint(subject, emptied))
+	return emptied, nil
+}
+
+// hostKeys has a login and a jobs key of ann's.
+func (f *fixture) hostKeys(_ context.Context, keys []string) ([]int, error) {
+	var there []int
+	for i, key := range keys {
+		if key == "rate_limit:login:account:ann@example.com" || key == "rate_limit:jobs:account:ann@example.com" {
+			there = append(there, i)
+		}
+	}
+	if f.redisDown {
+		return nil, errDown
+	}
+	return there, nil
+}
+
+// text is the result of a query with one text; "NULL" for none.
+func (f *fixture) text(query string, args ...any) string {
+	f.Helper()
+	var s sql.NullString
+	if err := f.db.QueryRowContext(f.Context(), query, args...).Scan(&s); err != nil {
+		f.Fatalf("%s: %v", query, err)
+	}
+	if !s.Valid {
+		return "NULL"
+	}
+	return s.String
+}
+
+// audited are the actions in the log, in order.
+func (f *fixture) audited() []string {
+	f.Helper()
+	rows, err := f.db.QueryContext(f.Context(), "SELECT action || ' ' || resource_id || ' by ' || actor_id FROM audit_events ORDER BY seq")
+	if err != nil {
+		f.Fatal(err)
+	}
+	defer rows.Close()
+	var actions []string
+	for rows.Next() {
+		var s string
+		if err := rows.Scan(&s); err != nil {
+			f.Fatal(err)
+		}
+		actions = append(actions, s)
+	}
+	if err := rows.Err(); err != nil {
+		f.Fatal(err)
+	}
+	return actions
 }
 
 func (f *fixture) clock() time.Time {

@@ -63,11 +63,20 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	}
 	h.app = app
 	h.server = api.NewServer(h.identify, ctx.Logger(), api.In(app.Description()))
-	mount(h.server, &service{
-		store: app.Store, bootstraps: app.Bootstraps, peek: h.peek, now: time.Now, log: h.server.Log(),
-	})
+	s := &service{
+		store: app.Store, bootstraps: app.Bootstraps, peek: h.peek, reset: h.reset, local: app.CountsAlone,
+		hostKeys: app.HostKeys(), now: time.Now, log: h.server.Log(),
+	}
+	if box := app.Box(); box != nil {
+		s.seal = func(userID, email string) string { return box.Seal(email, sealedEmail+userID) }
+		s.unseal = func(userID, sealed string) (string, error) { return box.Open(sealed, sealedEmail+userID) }
+	}
+	mount(h.server, s)
 	return nil
 }
+
+// sealedEmail is where an e-mail address is sealed: it opens nowhere else.
+const sealedEmail = "user_controls.original_email/"
 
 // ServeHTTP answers what is of the API and passes the rest on.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
@@ -88,6 +97,14 @@ func (h *Handler) peek(ctx context.Context, account quota.Subject, cs []quota.Ch
 		return fmt.Errorf("opening the gate: %w", err)
 	}
 	return g.Peek(ctx, account, cs, d)
+}
+
+func (h *Handler) reset(ctx context.Context, subject quota.Subject, scopes []string) ([]string, error) {
+	counters, err := h.app.Quota().Counters()
+	if err != nil {
+		return nil, fmt.Errorf("opening counters: %w", err)
+	}
+	return counters.Reset(ctx, subject, scopes)
 }
 
 // parse reads the directive:

@@ -5,6 +5,7 @@ import "github.com/danielgtaylor/huma/v2"
 // register adds the operations to the API.
 func register(a huma.API, s *service) {
 	registerAdmins(a, s)
+	registerUsers(a, s)
 	registerPlans(a, s)
 	registerOverrides(a, s)
 	registerUsage(a, s)

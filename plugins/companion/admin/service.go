@@ -21,8 +21,18 @@ type service struct {
 	bootstraps func(userID, email string) bool
 	// peek asks the counters, as gate.Gate.Peek does.
 	peek func(ctx context.Context, account quota.Subject, cs []quota.Charge, d *quota.Decision) error
-	now  func() time.Time
-	log  *zap.Logger
+	// reset empties the rate windows of a subject, as gate.Refiller.Reset does.
+	reset func(ctx context.Context, subject quota.Subject, scopes []string) ([]string, error)
+	// local reports whether the counters are those of this process alone.
+	local func() bool
+	// hostKeys removes keys of the backend's own Redis, and answers which there
+	// were; nil: none is configured.
+	hostKeys func(ctx context.Context, keys []string) ([]int, error)
+	// seal and unseal keep the e-mail addresses of deleted users; nil: no key.
+	seal   func(userID, email string) string
+	unseal func(userID, sealed string) (string, error)
+	now    func() time.Time
+	log    *zap.Logger
 }
 
 // mount adds the operations to a server, for superadmins only.
@@ -169,6 +179,11 @@ func failures() []known {
 		{store.ErrOverrideNotFound, api.NewError(http.StatusNotFound, "Override not found")},
 		{store.ErrUnknownMetric, api.Invalid("metric", "no plan names this metric")},
 		{store.ErrNotLevel, api.Invalid("metric", "is counted per period and cannot be set")},
+		{store.ErrUserNotFound, api.NewError(http.StatusNotFound, "User not found")},
+		{store.ErrSelf, api.Refuse(http.StatusConflict, "cannot_modify_self", "You cannot suspend or delete yourself")},
+		{store.ErrLastSuperadmin, api.Refuse(http.StatusConflict, "last_superadmin", "This is the last superadmin")},
+		{store.ErrNotAdmin, api.NewError(http.StatusForbidden, "Admin access required")},
+		{store.ErrUserDeleted, api.Refuse(http.StatusConflict, "user_deleted", "This user is deleted: restore it first")},
 		{store.ErrChanged, api.PreconditionFailed()},
 	}
 }
