@@ -139,6 +139,13 @@ func (f *Fake) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	f.pages.ServeHTTP(w, r)
 }
 
+// SetBaseURL changes what the addresses of pages begin with, from now on.
+func (f *Fake) SetBaseURL(base string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.options.BaseURL = base
+}
+
 // Now is the fake's time.
 func (f *Fake) Now() time.Time {
 	f.mu.Lock()
