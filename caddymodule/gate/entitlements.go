@@ -49,7 +49,7 @@ type Entitlements struct {
 }
 
 type entry struct {
-	entitlement *quota.Entitlement
+	entitlement quota.Entitlement
 	loadedAt    time.Time
 	// generation of the changelog that the load began in.
 	generation uint64
@@ -107,7 +107,7 @@ func (c *Entitlements) Get(ctx context.Context, account quota.Subject, email str
 	e, ok := c.cache.GetIfPresent(account)
 	if ok && c.fresh(e, now) {
 		c.stats.CacheHits.Add(1)
-		return e.entitlement
+		return &e.entitlement
 	}
 	return c.missed(ctx, account, email, e, now)
 }
@@ -148,7 +148,7 @@ func (c *Entitlements) load(ctx context.Context, account quota.Subject, email st
 			if flight < maxFlights && c.changes.behind(account, e, since) {
 				continue
 			}
-			return e.entitlement
+			return &e.entitlement
 		case <-timer.C:
 			return c.makeDo(account, old, now)
 		case <-ctx.Done():
@@ -188,9 +188,8 @@ func (c *Entitlements) fetch(ctx context.Context, account quota.Subject, email s
 	}
 	c.hung.Store(false)
 	c.failures.Invalidate(account)
-	own := *loaded // the loader may hand out one that it shares
-	own.AccountDigest = own.Account.Digest()
-	e.entitlement = &own
+	e.entitlement = *loaded // the loader may hand out one that it shares
+	e.entitlement.AccountDigest = loaded.Account.Digest()
 	c.changes.unlessOlder(account, e, func() { c.cache.Set(account, e) })
 	c.onLoad(account, email)
 	return e, nil
@@ -214,7 +213,7 @@ func (c *Entitlements) ask(ctx context.Context, account quota.Subject) (e *quota
 func (c *Entitlements) makeDo(account quota.Subject, old *entry, now time.Time) *quota.Entitlement {
 	if c.usable(old, now) {
 		c.stats.CacheStale.Add(1)
-		return old.entitlement
+		return &old.entitlement
 	}
 	c.stats.Fallbacks.Add(1)
 	return c.fallback(account)

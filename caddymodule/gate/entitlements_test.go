@@ -15,7 +15,8 @@ import (
 
 func (h *harness) get(t testing.TB, s quota.Subject) *quota.Entitlement {
 	t.Helper()
-	return h.rt.Entitlements.Get(t.Context(), s, "")
+	p, _ := h.principals.LoadOrStore(s, &quota.Principal{Subject: s})
+	return h.rt.Entitlements.Of(t.Context(), p.(*quota.Principal))
 }
 
 func TestEntitlementsKeepForTTL(t *testing.T) {

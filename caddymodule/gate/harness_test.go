@@ -3,6 +3,7 @@ package gate
 import (
 	"context"
 	"net/http/httptest"
+	"sync"
 	"testing"
 	"time"
 
@@ -19,6 +20,8 @@ type harness struct {
 	records *fakeRecords
 	rt      *Runtime
 	gate    *Gate
+	// principals of get, one for each subject, as a verifier shares them.
+	principals sync.Map
 }
 
 func newHarness(t testing.TB, change ...func(*Options)) *harness {

@@ -43,13 +43,13 @@ func (c *Entitlements) Of(ctx context.Context, p *quota.Principal) *quota.Entitl
 	s := slot.Load()
 	if s != nil && s.principal == p && now.Sub(s.at) < recentFor && !s.entry.removed.Load() && c.fresh(s.entry, now) {
 		c.stats.CacheHits.Add(1)
-		return s.entry.entitlement
+		return &s.entry.entitlement
 	}
 	e, ok := c.cache.GetIfPresent(p.Subject)
 	if ok && c.fresh(e, now) {
 		slot.Store(&sighting{p, e, now})
 		c.stats.CacheHits.Add(1)
-		return e.entitlement
+		return &e.entitlement
 	}
 	return c.missed(ctx, p.Subject, p.Email, e, now)
 }

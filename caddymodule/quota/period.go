@@ -45,18 +45,35 @@ func (p Period) Span(now, anchor time.Time) (start, end time.Time) {
 	now = now.UTC()
 	switch p {
 	case PeriodDay:
-		y, m, d := now.Date()
-		return time.Date(y, m, d, 0, 0, 0, 0, time.UTC), time.Date(y, m, d+1, 0, 0, 0, 0, time.UTC)
+		start = now.Truncate(day)
+		return start, start.Add(day)
 	case PeriodBilling:
 		if !anchor.IsZero() {
 			return billingSpan(now, anchor.UTC())
 		}
 		fallthrough
 	case PeriodMonth:
-		y, m, _ := now.Date()
-		return time.Date(y, m, 1, 0, 0, 0, 0, time.UTC), time.Date(y, m+1, 1, 0, 0, 0, 0, time.UTC)
+		y, m, d := now.Date()
+		start = now.Truncate(day).Add(day * time.Duration(1-d))
+		return start, start.Add(day * time.Duration(monthDays(y, m)))
 	}
 	return time.Time{}, time.Time{}
+}
+
+// day is one of UTC, which has no others.
+const day = 24 * time.Hour
+
+func monthDays(year int, m time.Month) int {
+	switch m {
+	case time.February:
+		if year%4 == 0 && (year%100 != 0 || year%400 == 0) {
+			return 29
+		}
+		return 28
+	case time.April, time.June, time.September, time.November:
+		return 30
+	}
+	return 31
 }
 
 func billingSpan(now, anchor time.Time) (start, end time.Time) {

@@ -124,6 +124,16 @@ func (m *mappedFile) unmap() error {
 	return nil
 }
 
+// Sync brings to the disk what was written and what it takes to read it: not the
+// file's times, which fsync(2) would write each time too.
+func (m *mappedFile) Sync() error {
+	for {
+		if err := unix.Fdatasync(int(m.Fd())); !errors.Is(err, unix.EINTR) {
+			return err
+		}
+	}
+}
+
 // Close gives the mapping back too.
 func (m *mappedFile) Close() error { return errors.Join(m.unmap(), m.File.Close()) }
 

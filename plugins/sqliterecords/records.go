@@ -148,7 +148,11 @@ func (r *Records) Watch(ctx context.Context, after int64, deliver func([]quota.C
 	}
 	defer func() { err = errors.Join(err, pragma.Close()) }()
 	known := int64(-1)
+	wal := footprint{path: r.file + "-wal"}
 	return r.store.Poll(ctx, after, pollEvery, func(context.Context) (bool, error) {
+		if wal.quiet(time.Now()) {
+			return false, nil
+		}
 		var version int64
 		if err := pragma.QueryRowContext(asking).Scan(&version); err != nil {
 			return false, fmt.Errorf("reading data_version: %w", err)
