@@ -45,7 +45,7 @@ var sharedPostgres struct {
 // Postgres lends the server of this test binary to a test and its subtests, and
 // starts it for the first; the last to end stops it. Without Postgres on this
 // machine the test is skipped, or fails where QUOTA_TEST_REQUIRE is 1.
-func Postgres(t *testing.T) *PostgresServer {
+func Postgres(t testing.TB) *PostgresServer {
 	t.Helper()
 	bin := postgresBin(t)
 	s := &sharedPostgres
@@ -250,7 +250,7 @@ func (s *PostgresServer) DSN(database string) string {
 }
 
 // Database makes an empty database and returns its DSN.
-func (s *PostgresServer) Database(t *testing.T) string {
+func (s *PostgresServer) Database(t testing.TB) string {
 	t.Helper()
 	name := "test" + strconv.FormatInt(s.dbs.Add(1), 10)
 	conn, err := pgx.Connect(t.Context(), s.DSN("postgres"))
@@ -265,7 +265,7 @@ func (s *PostgresServer) Database(t *testing.T) string {
 }
 
 // Open makes an empty database and opens it with the given search_path.
-func (s *PostgresServer) Open(t *testing.T, searchPath string) *sql.DB {
+func (s *PostgresServer) Open(t testing.TB, searchPath string) *sql.DB {
 	t.Helper()
 	config, err := pgx.ParseConfig(s.Database(t))
 	if err != nil {

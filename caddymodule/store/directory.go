@@ -91,17 +91,26 @@ func (s *Store) ListUsers(ctx context.Context, f UserFilter, p UserPage) (*Users
 		}
 		query := s.newDirectoryQuery(t, plans)
 		query.filter(f)
-		if !p.NoTotal {
+		// What has to be searched through is so once, for the page and the total.
+		query.totals = !p.NoTotal && p.After == "" && f != (UserFilter{})
+		if !p.NoTotal && !query.totals {
 			if err := tx.QueryRowContext(ctx, query.count(), query.args...).Scan(&users.Total); err != nil {
 				return fmt.Errorf("counting users: %w", err)
 			}
 		}
+		counted := *query
 		text, err := query.page(order, p)
 		if err != nil {
 			return err
 		}
 		users.Users, users.Next, err = query.run(ctx, tx, text, order, p.Limit)
-		return err
+		if err != nil || !query.totals {
+			return err
+		}
+		if users.Total = query.total; len(users.Users) == 0 { // behind the end nobody has counted
+			return tx.QueryRowContext(ctx, counted.count(), counted.args...).Scan(&users.Total)
+		}
+		return nil
 	})
 	if err != nil {
 		return nil, fmt.Errorf("listing users: %w", err)
@@ -278,7 +287,7 @@ func learnedUsers() *hostTable {
 		name: "accounts",
 		columns: map[string]hostColumn{
 			"id": {name: "id", typ: "text", class: classText}, "email": {name: "email", typ: "text", class: classText},
-			"created_at": {name: "first_seen_at", typ: "timestamptz", class: classTime},
+			"created_at": {name: "first_seen_at", typ: "timestamptz", class: classTime, notNull: true},
 		},
 		condition: "u.kind = 'user'",
 	}

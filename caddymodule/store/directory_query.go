@@ -22,8 +22,17 @@ type directoryQuery struct {
 	plans *catalogue
 	grace time.Duration
 	now   time.Time
-	where []string
+	where []string // of the table itself
+	// beside are the conditions that need our rows beside it.
+	beside []string
+	// totals makes a page count all that match, into total.
+	totals bool
+	total  int64
 }
+
+// totalColumn is what a page calls the number of all that match: no host calls a
+// column so.
+const totalColumn = `"quotagate: all that match"`
 
 func (s *Store) newDirectoryQuery(t *hostTable, plans *catalogue) *directoryQuery {
 	q := &directoryQuery{hostQuery: hostQuery{engine: s.engine}, table: t, plans: plans, grace: s.grace, now: s.now()}
@@ -44,15 +53,10 @@ func (q *directoryQuery) effective() string {
 
 func (q *directoryQuery) filter(f UserFilter) {
 	if f.Search != "" {
-		// Not LIKE: nothing in the text is a pattern.
-		in := "INSTR(LOWER(%s), LOWER(%s)) > 0"
-		if q.engine == Postgres {
-			in = "STRPOS(LOWER(%s), LOWER(%s)) > 0"
-		}
 		var any []string
 		for _, ours := range []string{"email", "username"} {
 			if c := q.table.columns[ours]; c.there() {
-				any = append(any, fmt.Sprintf(in, q.asText(c), q.text(f.Search)))
+				any = append(any, q.contains(c, f.Search))
 			}
 		}
 		if is, ok := q.equals(q.table.columns["id"], f.Search); ok {
@@ -61,11 +65,22 @@ func (q *directoryQuery) filter(f UserFilter) {
 		q.where = append(q.where, "("+strings.Join(append(any, "1 = 0"), " OR ")+")")
 	}
 	if f.Status != "" {
-		q.where = append(q.where, q.effective()+" = LOWER("+q.text(f.Status)+")")
+		q.beside = append(q.beside, q.effective()+" = LOWER("+q.text(f.Status)+")")
 	}
 	if f.Plan != "" {
-		q.where = append(q.where, q.onPlan(f.Plan))
+		q.beside = append(q.beside, q.onPlan(f.Plan))
 	}
+}
+
+// contains is the condition of texts that hold another one, in any case of
+// letters. Nothing in it is a pattern; in Postgres it is LIKE all the same, for
+// which an index of trigrams serves.
+func (q *directoryQuery) contains(c hostColumn, text string) string {
+	if q.engine == SQLite {
+		return "INSTR(LOWER(" + q.asText(c) + "), LOWER(" + q.text(text) + ")) > 0"
+	}
+	literal := strings.NewReplacer(`\`, `\\`, `%`, `\%`, `_`, `\_`).Replace(text)
+	return "LOWER(" + q.asText(c) + ") LIKE LOWER(" + q.text("%"+literal+"%") + `) ESCAPE '\'`
 }
 
 // onPlan is the condition of users whose plan is the named one now.
@@ -105,29 +120,69 @@ func (q *directoryQuery) byStatusAndPlan() string {
 	return "SELECT " + q.effective() + ", " + q.planID() + ", COUNT(*)" + q.from() + " GROUP BY 1, 2"
 }
 
+// from is the table with all of our rows beside it, and the conditions.
 func (q *directoryQuery) from() string {
-	text := " FROM " + q.table.name + " u" +
-		" LEFT JOIN user_controls c ON c.user_id = " + q.id() +
-		" LEFT JOIN admins a ON a.user_id = " + q.id() +
-		" LEFT JOIN subscriptions s ON s.account_id = " + q.id() + " AND s.is_current"
-	if len(q.where) > 0 {
-		text += " WHERE " + strings.Join(q.where, " AND ")
-	}
-	return text
+	return " FROM " + q.table.name + " u" + q.ours() + q.conditions()
 }
 
-func (q *directoryQuery) count() string { return "SELECT COUNT(*)" + q.from() }
+// ours are our rows beside those of u, at most one of each.
+func (q *directoryQuery) ours() string {
+	return " LEFT JOIN user_controls c ON c.user_id = " + q.id() +
+		" LEFT JOIN admins a ON a.user_id = " + q.id() +
+		" LEFT JOIN subscriptions s ON s.account_id = " + q.id() + " AND s.is_current"
+}
+
+func (q *directoryQuery) conditions() string {
+	all := slices.Concat(q.where, q.beside)
+	if len(all) == 0 {
+		return ""
+	}
+	return " WHERE " + strings.Join(all, " AND ")
+}
+
+// matching is the table with the conditions, and no more beside it than they need.
+func (q *directoryQuery) matching() string {
+	if len(q.beside) > 0 {
+		return q.from()
+	}
+	return " FROM " + q.table.name + " u" + q.conditions()
+}
+
+func (q *directoryQuery) count() string { return "SELECT COUNT(*)" + q.matching() }
 
 // selection is the select of users, with the text by which they are sorted last.
 func (q *directoryQuery) selection(sorted string) string {
-	columns := []string{
+	return "SELECT " + q.listed(sorted) + q.from()
+}
+
+func (q *directoryQuery) listed(sorted string) string {
+	return strings.Join([]string{
 		q.id(), q.asText(q.table.columns["email"]), q.asText(q.table.columns["username"]),
 		q.status(q.table.columns["status"]), q.effective(), "a.user_id IS NOT NULL", q.asText(q.table.columns["created_at"]),
 		"s.id", "s.plan_id", "s.source", "s.status", "s.trial_end", "s.current_period_end", "s.cancel_at_period_end",
 		"s.cancelled_at", "s.ended_at", "s.past_due_since", "s.pending_plan_id", "s.pending_effective_at", "s.pending_period_end",
-		sorted,
+		sorted, q.totalOr("NULL"),
+	}, ", ")
+}
+
+// totalOr is the total, or what stands in its place.
+func (q *directoryQuery) totalOr(none string) string {
+	if q.totals {
+		return "u." + totalColumn
 	}
-	return "SELECT " + strings.Join(columns, ", ") + q.from()
+	return none
+}
+
+// own are the table's columns that are there, as they are called in it.
+func (q *directoryQuery) own() string {
+	var names []string
+	for _, ours := range hostColumns(hostUsers) {
+		// One column may have two of our names.
+		if c := q.table.columns[ours]; c.there() && !slices.Contains(names, "u."+c.name) {
+			names = append(names, "u."+c.name)
+		}
+	}
+	return strings.Join(names, ", ")
 }
 
 // userOrder is the order of a list.
@@ -177,7 +232,11 @@ func (q *directoryQuery) page(o userOrder, p UserPage) (string, error) {
 	}
 	sorted, order := "NULL", id+direction
 	if by.there() {
-		sorted, order = q.exact(by), "u."+by.name+direction+" NULLS LAST, "+order
+		last := " NULLS LAST"
+		if by.notNull { // then an index in the usual order serves
+			last = ""
+		}
+		sorted, order = q.exact(by), "u."+by.name+direction+last+", "+order
 	}
 	if p.After != "" {
 		after, err := readCursor(p.After, o)
@@ -190,12 +249,17 @@ func (q *directoryQuery) page(o userOrder, p UserPage) (string, error) {
 		}
 		q.where = append(q.where, behind)
 	}
-	// One more than asked for shows whether there is a next page.
-	text := q.selection(sorted) + " ORDER BY " + order + " LIMIT " + strconv.Itoa(p.Limit+1)
-	if p.Skip > 0 {
-		text += " OFFSET " + strconv.Itoa(p.Skip)
+	// One more than asked for shows whether there is a next page. Our rows are
+	// looked up for those of the page alone.
+	page := "SELECT " + q.own()
+	if q.totals {
+		page += ", COUNT(*) OVER () AS " + totalColumn
 	}
-	return text, nil
+	page += q.matching() + " ORDER BY " + order + " LIMIT " + strconv.Itoa(p.Limit+1)
+	if p.Skip > 0 {
+		page += " OFFSET " + strconv.Itoa(p.Skip)
+	}
+	return "SELECT " + q.listed(sorted) + " FROM (" + page + ") u" + q.ours() + " ORDER BY " + order, nil
 }
 
 // behind is the condition of what follows a cursor.
@@ -203,6 +267,9 @@ func (q *directoryQuery) behind(by hostColumn, after cursor, id, beyond string) 
 	own := q.table.columns["id"]
 	if _, ok := (&hostQuery{engine: q.engine}).equals(own, after.ID); !ok {
 		return "", errCursor() // of another table, or made up
+	}
+	if by.there() && by.notNull && after.At != nil {
+		return "(u." + by.name + ", " + id + ")" + beyond + "(" + q.value(by, *after.At) + ", " + q.value(own, after.ID) + ")", nil
 	}
 	same := id + beyond + q.value(own, after.ID)
 	switch {
@@ -278,14 +345,16 @@ func (q *directoryQuery) scan(rows *sql.Rows) (u DirectoryUser, at *string, err 
 		id, email, username, status, created, sorted sql.NullString
 		subscription, source, state                  sql.NullString
 		cancels                                      sql.NullBool
+		total                                        sql.NullInt64
 		row                                          sqlgen.Subscription
 	)
 	err = rows.Scan(&id, &email, &username, &status, &u.Status, &u.Superadmin, &created,
 		&subscription, &row.PlanID, &source, &state, &row.TrialEnd, &row.CurrentPeriodEnd, &cancels,
-		&row.CancelledAt, &row.EndedAt, &row.PastDueSince, &row.PendingPlanID, &row.PendingEffectiveAt, &row.PendingPeriodEnd, &sorted)
+		&row.CancelledAt, &row.EndedAt, &row.PastDueSince, &row.PendingPlanID, &row.PendingEffectiveAt, &row.PendingPeriodEnd, &sorted, &total)
 	if err != nil {
 		return u, nil, err
 	}
+	q.total = total.Int64
 	u.ID, u.Email, u.Username, u.HostStatus, u.CreatedAt = id.String, pointer(email), pointer(username), pointer(status), hostTime(created)
 	var current *sqlgen.Subscription
 	if subscription.Valid {

@@ -223,3 +223,49 @@ func TestDirectoryPlanFilterIsTheJudgement(t *testing.T) {
 		})
 	})
 }
+
+// Where no value is missing the list goes on by an index, and finds the same.
+func TestDirectoryPagesWhereNothingIsNull(t *testing.T) {
+	t.Parallel()
+	ddl := strings.Replace(people, "created_at TIMESTAMP", "created_at TIMESTAMP NOT NULL DEFAULT '2026-01-03 00:00:00'", 1)
+	ddl = strings.NewReplacer("email TEXT", "email TEXT NOT NULL", "NULL, NULL)", "NULL, '2026-01-03 00:00:00')",
+		"'deleted', NULL)", "'deleted', '2026-01-03 00:00:00')", "(4, NULL", "(4, 'd'", "(6, NULL", "(6, 'e'").Replace(ddl)
+	onBoth(t, ddl, func(h *hosted) {
+		for sort, want := range map[string]string{
+			"email": "1 10 2 3 5 4 6", "-email": "6 4 5 3 2 10 1", "created_at": "1 2 3 10 4 6 5", "-created_at": "5 6 4 10 3 2 1",
+		} {
+			for _, limit := range []int{1, 2, 3, 50} {
+				if got := h.ids(store.UserFilter{}, store.UserPage{Sort: sort, Limit: limit}); got != want {
+					h.Errorf("by %q, %d at once: %s, want %s", sort, limit, got, want)
+				}
+			}
+		}
+		if got := h.ids(store.UserFilter{Status: "active"}, store.UserPage{Limit: 1}); got != "4 10 2 1" {
+			h.Errorf("active: %s", got)
+		}
+		for name, p := range map[string]store.UserPage{"first": {Limit: 2}, "behind the end": {Skip: 100}} {
+			got, err := h.store.ListUsers(h.Context(), store.UserFilter{Search: "@x.org"}, p)
+			if err != nil || got.Total != 5 || len(got.Users) != p.Limit {
+				h.Errorf("%s: %d of %d, %v", name, len(got.Users), got.Total, err)
+			}
+		}
+		first, err := h.store.ListUsers(h.Context(), store.UserFilter{Search: "@x.org"}, store.UserPage{Limit: 2})
+		if err != nil {
+			h.Fatal(err)
+		}
+		if got, err := h.store.ListUsers(h.Context(), store.UserFilter{Search: "@x.org"}, store.UserPage{After: first.Next}); err != nil || got.Total != 5 {
+			h.Errorf("the second page: %+v, %v", got, err)
+		}
+	})
+}
+
+// One column of the host may be several of ours.
+func TestDirectoryOfAColumnWithTwoNames(t *testing.T) {
+	t.Parallel()
+	onBoth(t, "CREATE TABLE public.users (id TEXT PRIMARY KEY, login TEXT NOT NULL); INSERT INTO public.users VALUES ('1', 'ann'), ('2', 'bob')", func(h *hosted) {
+		h.store.SetHost(store.HostOptions{Users: &store.HostTable{Table: "users", Columns: map[string]string{"email": "login", "username": "login"}}})
+		if got := h.ids(store.UserFilter{Search: "o"}, store.UserPage{Sort: "email"}); got != "2" {
+			h.Errorf("found %s", got)
+		}
+	})
+}

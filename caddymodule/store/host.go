@@ -91,6 +91,8 @@ type hostColumn struct {
 	class columnClass
 	bits  int      // of classInt
 	words []string // of classEnum
+	// notNull says that every row has a value, so that an order has no place for none.
+	notNull bool
 }
 
 func (c hostColumn) there() bool { return c.name != "" }

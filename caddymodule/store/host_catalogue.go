@@ -24,7 +24,8 @@ func (s *Store) lookUpTable(ctx context.Context, o *HostTable, ours []string) (*
 // postgresColumns are the columns of a table that this role may read. A domain
 // counts as the type below it.
 const postgresColumns = `SELECT a.attname, format_type(t.oid, -1), CAST(t.typtype AS text), CAST(t.typcategory AS text),
-    COALESCE((SELECT string_agg(e.enumlabel, E'\n' ORDER BY e.enumsortorder) FROM pg_catalog.pg_enum e WHERE e.enumtypid = t.oid), '')
+    COALESCE((SELECT string_agg(e.enumlabel, E'\n' ORDER BY e.enumsortorder) FROM pg_catalog.pg_enum e WHERE e.enumtypid = t.oid), ''),
+    a.attnotnull AND c.relkind IN ('r', 'p')
 FROM pg_catalog.pg_class c
 JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
@@ -45,12 +46,15 @@ func (s *Store) lookUpPostgres(ctx context.Context, schema, name string, byHost 
 	found := false
 	err := s.each(ctx, postgresColumns, []any{schema, name}, func(rows *sql.Rows) error {
 		var column, typ, kind, category, labels string
-		if err := rows.Scan(&column, &typ, &kind, &category, &labels); err != nil {
+		var notNull bool
+		if err := rows.Scan(&column, &typ, &kind, &category, &labels, &notNull); err != nil {
 			return err
 		}
 		found = true
 		if ours, ok := byHost[column]; ok {
-			t.columns[ours] = postgresColumn(column, typ, kind, category, labels)
+			found := postgresColumn(column, typ, kind, category, labels)
+			found.notNull = notNull
+			t.columns[ours] = found
 		}
 		return nil
 	})
@@ -108,14 +112,17 @@ func (s *Store) lookUpSQLite(ctx context.Context, schema, name string, byHost ma
 	}
 	t := &hostTable{name: quoteIdent(name), columns: map[string]hostColumn{}}
 	found := false
-	err := s.each(ctx, "SELECT name, type FROM pragma_table_info($1)", []any{name}, func(rows *sql.Rows) error {
+	err := s.each(ctx, `SELECT name, type, "notnull" FROM pragma_table_info($1)`, []any{name}, func(rows *sql.Rows) error {
 		var column, declared string
-		if err := rows.Scan(&column, &declared); err != nil {
+		var notNull bool
+		if err := rows.Scan(&column, &declared, &notNull); err != nil {
 			return err
 		}
 		found = true
 		if ours, ok := folded[strings.ToLower(column)]; ok {
-			t.columns[ours] = sqliteColumn(column, declared)
+			found := sqliteColumn(column, declared)
+			found.notNull = notNull
+			t.columns[ours] = found
 		}
 		return nil
 	})

@@ -32,7 +32,11 @@ BEGIN
 END;
 -- +goose StatementEnd
 
+-- The newest first is how people look at the users of whom tokens were seen.
+CREATE INDEX accounts_users_seen ON accounts (first_seen_at, id) WHERE kind = 'user';
+
 -- +goose Down
+DROP INDEX accounts_users_seen;
 DROP TRIGGER usage_adjusted_deleted;
 DROP TRIGGER usage_adjusted_updated;
 DROP TRIGGER usage_adjusted_inserted;
