@@ -193,6 +193,15 @@ func (a *App) flushFailing() bool {
 	return err == nil && g != nil && g.Runtime().Stats.FlushFailing()
 }
 
+// CountersEngine is the name of the counters' module: memory counts for this
+// process alone.
+func (a *App) CountersEngine() string {
+	if m, ok := a.counters.(caddy.Module); ok {
+		return m.CaddyModule().ID.Name()
+	}
+	return ""
+}
+
 // Counters are the open counters.
 func (a *App) Counters() (Counters, error) { return a.runtime.engine.get() }
 

@@ -82,21 +82,25 @@ func start(t testing.TB, dir, caddyfile string) *gateway {
 // that stands for both; metrics is its other site's address. Variables in env win over those that it sets.
 func startRoot(t testing.TB, backend string, env ...string) (g *gateway, metrics string) {
 	t.Helper()
-	root, err := os.ReadFile("../../Caddyfile")
+	upstream := strings.TrimPrefix(backend, "http://")
+	return startFile(t, "../../Caddyfile", append([]string{"AUTH_UPSTREAM=" + upstream, "DASHBOARD_UPSTREAM=" + upstream}, env...))
+}
+
+// startFile runs one of the repository's own Caddyfiles.
+func startFile(t testing.TB, file string, env []string) (g *gateway, metrics string) {
+	t.Helper()
+	config, err := os.ReadFile(file)
 	if err != nil {
 		t.Fatal(err)
 	}
 	dir := t.TempDir()
 	g = &gateway{t: t, dir: dir, file: filepath.Join(dir, "Caddyfile"), addr: freeAddr(t), admin: freeAddr(t)}
 	metrics = freeAddr(t)
-	upstream := strings.TrimPrefix(backend, "http://")
-	g.extra = []string{
+	g.extra = append([]string{
 		"QUOTA_HTTP_PORT=" + portOf(g.addr), "QUOTA_METRICS_PORT=" + portOf(metrics), "CADDY_ADMIN=" + g.admin,
-		"AUTH_UPSTREAM=" + upstream, "DASHBOARD_UPSTREAM=" + upstream, "QUOTA_RECORDS=sqlite " + dir + "/quota.db",
-		"FRONTEND_URL=https://app.example.com",
-	}
-	g.extra = append(g.extra, env...)
-	g.write(string(root))
+		"QUOTA_RECORDS=sqlite " + dir + "/quota.db", "FRONTEND_URL=https://app.example.com",
+	}, env...)
+	g.write(string(config))
 	g.run()
 	return g, metrics
 }
@@ -193,8 +197,8 @@ func (g *gateway) logged() string {
 	return string(b)
 }
 
-// command runs `caddy quota` with the gateway's config and environment.
-func (g *gateway) command(args ...string) string {
+// prepared is `caddy quota` with the gateway's config and environment.
+func (g *gateway) prepared(args ...string) *exec.Cmd {
 	g.t.Helper()
 	path, err := binary()
 	if err != nil {
@@ -202,7 +206,13 @@ func (g *gateway) command(args ...string) string {
 	}
 	cmd := command(g.t.Context(), path, append([]string{"quota"}, append(args, "--config", g.file, "--adapter", "caddyfile")...)...)
 	cmd.Env, cmd.Dir = g.env, g.dir
-	out, err := cmd.CombinedOutput()
+	return cmd
+}
+
+// command runs `caddy quota` with the gateway's config and environment.
+func (g *gateway) command(args ...string) string {
+	g.t.Helper()
+	out, err := g.prepared(args...).CombinedOutput()
 	if err != nil {
 		g.t.Fatalf("caddy quota %s: %v\n%s", strings.Join(args, " "), err, out)
 	}

@@ -45,6 +45,8 @@ func startCaddy(s settings, sec secrets) (*process, error) {
 	cmd.SysProcAttr = childAttributes()
 	cmd.Env = append(os.Environ(),
 		"JWT_SECRET="+sec.jwt,
+		"QUOTA_ENCRYPTION_KEY="+sec.encryption,
+		"QUOTA_ADMINS="+adminID,
 		"QUOTA_RECORDS=sqlite "+s.recordsFile(),
 		"QUOTA_COUNTERS=memory",
 		"AUTH_UPSTREAM="+s.auth,

@@ -14,7 +14,8 @@ import (
 // secrets are made at the first start and used again at the next, so that
 // tokens outlive a restart.
 type secrets struct {
-	jwt string // signs and verifies the auth backend's tokens
+	jwt        string // signs and verifies the auth backend's tokens
+	encryption string // of what the companion keeps and nobody is to read
 }
 
 // loadSecrets reads the secrets from the folder and makes those that are
@@ -27,7 +28,11 @@ func loadSecrets(folder string) (secrets, error) {
 	if err != nil {
 		return secrets{}, err
 	}
-	return secrets{jwt: jwt}, nil
+	encryption, err := loadSecret(filepath.Join(folder, "encryption_key"))
+	if err != nil {
+		return secrets{}, err
+	}
+	return secrets{jwt: jwt, encryption: encryption}, nil
 }
 
 func loadSecret(file string) (string, error) {

@@ -25,11 +25,15 @@ type demoUser struct {
 
 func (u demoUser) email() string { return u.username + "@example.com" }
 
+// adminID is the demo user who administers.
+const adminID = "018f3a10-0000-7000-8000-000000000004"
+
 func demoUsers() []demoUser {
 	return []demoUser{
 		{id: "018f3a10-0000-7000-8000-000000000001", username: "fiona"},
 		{id: "018f3a10-0000-7000-8000-000000000002", username: "paul", plan: "pro"},
 		{id: "018f3a10-0000-7000-8000-000000000003", username: "erin", plan: "enterprise"},
+		{id: adminID, username: "ada"},
 	}
 }
 

@@ -33,7 +33,11 @@ Demo users, with tokens good for %d hours (copy the lines into another shell):
 		if plan == "" {
 			plan = "free"
 		}
-		fmt.Fprintf(&b, "# %s, plan %s\n%s=%s\n", u.email(), plan, strings.ToUpper(plan), token)
+		name := strings.ToUpper(plan)
+		if u.id == adminID {
+			name = "ADMIN"
+		}
+		fmt.Fprintf(&b, "# %s, plan %s\n%s=%s\n", u.email(), plan, name, token)
 	}
 	fmt.Fprintf(&b, `
 Worth trying:
@@ -44,6 +48,8 @@ curl -i -H "Authorization: Bearer $FREE" %[1]s/items
 for i in $(seq 11); do curl -s -o /dev/null -w '%%{http_code}\n' -X POST -H "Authorization: Bearer $FREE" %[1]s/jobs; done
 # what the user has and what is used of it
 curl -s -H "Authorization: Bearer $PRO" %[1]s/v1/subscription/usage
+# who has asked, as a superadmin sees it
+curl -s -H "Authorization: Bearer $ADMIN" %[1]s/v1/admin/users
 
 `, gateway)
 	_, err := io.WriteString(w, b.String())

@@ -2,7 +2,6 @@ package companion
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"strings"
 	"sync"
@@ -155,12 +154,7 @@ func (a *App) Store() (*store.Store, error) {
 
 // CountsAlone reports whether the counters are those of this process alone: what
 // is emptied here is not emptied at gateways that are other processes.
-func (a *App) CountsAlone() bool {
-	var counters struct {
-		Engine string `json:"engine"`
-	}
-	return json.Unmarshal(a.quota.CountersRaw, &counters) == nil && counters.Engine == "memory"
-}
+func (a *App) CountsAlone() bool { return a.quota.CountersEngine() == "memory" }
 
 // Bootstraps reports whether the config makes the user a superadmin.
 func (a *App) Bootstraps(userID, email string) bool {

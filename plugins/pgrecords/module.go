@@ -77,12 +77,10 @@ func (m *Module) Provision(caddy.Context) error {
 	setDefault(&m.Connections, DefaultConnections)
 	setDefault(&m.ConnectTimeout, DefaultConnectTimeout)
 	setDefault(&m.PollInterval, DefaultPollInterval)
-	password, err := resolve("password", m.Password)
+	// An empty one is none: a server that wants one says so.
+	password, err := caddy.NewReplacer().ReplaceOrErr(m.Password, false, true)
 	if err != nil {
-		return err
-	}
-	if m.Password != "" && password == "" {
-		return errors.New("the password of the records is empty")
+		return fmt.Errorf("resolving the password of the records: %w", err)
 	}
 	dsn, err := resolve("dsn", m.DSN)
 	if err != nil {

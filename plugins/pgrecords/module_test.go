@@ -134,8 +134,7 @@ func TestProvisionRefuses(t *testing.T) {
 	for _, bad := range []*Module{
 		{}, {DSN: "{env.QUOTA_TEST_UNSET_DSN}"}, {DSN: "{env.QUOTA_TEST_EMPTY}"}, {DSN: "postgres://gw:hidden@db:port/q"},
 		{DSN: "postgres://gw:hidden@db/q?sslmode=sometimes"}, {DSN: "host=db password=hidden sslmode=sometimes"}, {DSN: "gw:hidden@db"},
-		{DSN: "postgres://gw@db/q", Password: "{env.QUOTA_TEST_EMPTY}"}, {DSN: "postgres://gw@db/q", Listen: "gw:hidden@db"},
-		{DSN: "postgres://gw:hid%zzden@db/q"},
+		{DSN: "postgres://gw@db/q", Listen: "gw:hidden@db"}, {DSN: "postgres://gw:hid%zzden@db/q"},
 	} {
 		err := bad.Provision(caddy.Context{})
 		if err == nil {
@@ -143,6 +142,10 @@ func TestProvisionRefuses(t *testing.T) {
 		} else if strings.Contains(err.Error(), "hid") {
 			t.Errorf("%v shows a password", err)
 		}
+	}
+	// One file serves servers with a password and without.
+	if m := (&Module{DSN: "postgres://gw:kept@db/q", Password: "{env.QUOTA_TEST_EMPTY}"}); m.Provision(caddy.Context{}) != nil || m.config.Password != "kept" {
+		t.Error("an empty password is not none")
 	}
 	for _, bad := range []*Module{
 		{MigrateMode: "never", Connections: 10, ConnectTimeout: 1, PollInterval: 1}, {MigrateMode: "auto", Connections: 2, ConnectTimeout: 1, PollInterval: 1},

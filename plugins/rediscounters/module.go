@@ -70,7 +70,8 @@ func (m *Module) Provision(caddy.Context) error {
 		}
 		urls = append(urls, strings.Fields(resolved)...)
 	}
-	password, err := repl.ReplaceOrErr(m.Password, true, true)
+	// An empty one is none: a server that wants one says so.
+	password, err := repl.ReplaceOrErr(m.Password, false, true)
 	if err != nil {
 		return fmt.Errorf("resolving password: %w", err)
 	}

@@ -69,6 +69,7 @@ func (s *service) bulk(ctx context.Context, st *store.Store, in *bulkInput) (bul
 	case b.DurationDays != 0 && b.PlanName == "":
 		return bulkAnswer{}, "", api.Invalid("duration_days", "needs a plan_name")
 	}
+	s.learn(ctx)
 	ids, err := s.bulkIDs(ctx, st, b)
 	if err != nil {
 		return bulkAnswer{}, "", err

@@ -49,6 +49,7 @@ type fixture struct {
 
 	countersDown, redisDown bool
 	resets                  []string
+	learned                 int
 }
 
 type callerKey struct{}

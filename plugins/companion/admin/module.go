@@ -64,7 +64,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	h.app = app
 	h.server = api.NewServer(h.identify, ctx.Logger(), api.In(app.Description()))
 	s := &service{
-		store: app.Store, bootstraps: app.Bootstraps, peek: h.peek, reset: h.reset, local: app.CountsAlone,
+		store: app.Store, bootstraps: app.Bootstraps, peek: h.peek, reset: h.reset, learn: h.learn, local: app.CountsAlone,
 		hostKeys: app.HostKeys(), now: time.Now, log: h.server.Log(),
 	}
 	if box := app.Box(); box != nil {
@@ -105,6 +105,14 @@ func (h *Handler) reset(ctx context.Context, subject quota.Subject, scopes []str
 		return nil, fmt.Errorf("opening counters: %w", err)
 	}
 	return counters.Reset(ctx, subject, scopes)
+}
+
+// learn flushes what this process has counted, and with it the callers seen. A
+// fault is the recorder's, which reports it and tries again.
+func (h *Handler) learn(ctx context.Context) {
+	if g, err := h.app.Quota().Gate(); err == nil {
+		g.Runtime().Flush(ctx)
+	}
 }
 
 // parse reads the directive:

@@ -23,6 +23,9 @@ type service struct {
 	peek func(ctx context.Context, account quota.Subject, cs []quota.Charge, d *quota.Decision) error
 	// reset empties the rate windows of a subject, as gate.Refiller.Reset does.
 	reset func(ctx context.Context, subject quota.Subject, scopes []string) ([]string, error)
+	// learn writes the callers into the records whom this process has seen since
+	// it last did: without a host's table they are the directory.
+	learn func(ctx context.Context)
 	// local reports whether the counters are those of this process alone.
 	local func() bool
 	// hostKeys removes keys of the backend's own Redis, and answers which there
@@ -106,7 +109,12 @@ func add[I, O any](a huma.API, s *service, op huma.Operation, f func(context.Con
 		if err == nil {
 			var body O
 			var tag string
-			if body, tag, err = f(ctx, st, in); err == nil {
+			body, tag, err = f(ctx, st, in)
+			if errors.Is(err, store.ErrUserNotFound) || errors.Is(err, store.ErrAccountNotFound) {
+				s.learn(ctx) // it may have asked for the first time a moment ago
+				body, tag, err = f(ctx, st, in)
+			}
+			if err == nil {
 				return &answer[O]{tag, body}, nil
 			}
 		}

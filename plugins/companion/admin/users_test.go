@@ -124,6 +124,9 @@ func TestDetailOfAUser(t *testing.T) {
 		}
 	}
 	f.do("GET", "/v1/admin/users/"+strings.Repeat("x", 256), "").want(422)
+	if f.learned == 0 {
+		t.Error("nobody looked whether such a user has asked a moment ago")
+	}
 	if got := f.audited(); len(got) != 0 {
 		t.Errorf("audited %v", got)
 	}
