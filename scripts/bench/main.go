@@ -30,6 +30,7 @@ func main() {
 	flag.StringVar(&o.headers, "headers", "both", "the directive's option headers")
 	flag.StringVar(&o.stage, "stage", "all", "how much of the gateway is configured: nothing, app, identify or all")
 	flag.StringVar(&o.profile, "cpuprofile", "", "write CPU profiles to FILE (ours) and FILE.plain; they disturb the ratio")
+	flag.DurationVar(&o.profileTime, "profiletime", 10*time.Second, "how long to profile, in whole seconds")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
@@ -42,6 +43,7 @@ func main() {
 type options struct {
 	ours, plain, gogc, headers, stage, profile string
 	pairs, requests, clients                   int
+	profileTime                                time.Duration
 }
 
 // sample is what one measurement says of one process.
@@ -64,8 +66,8 @@ func run(ctx context.Context, o options) error {
 		return err
 	}
 	if o.profile != "" {
-		defer rig.profile(ctx, rig.ours, o.profile)()
-		defer rig.profile(ctx, rig.plain, o.profile+".plain")()
+		defer rig.profile(ctx, rig.ours, o.profile, o.profileTime)()
+		defer rig.profile(ctx, rig.plain, o.profile+".plain", o.profileTime)()
 	}
 	report, err := rig.counting(ctx)
 	if err != nil {

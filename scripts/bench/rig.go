@@ -263,11 +263,11 @@ func roundTrip(conn net.Conn, in *bufio.Reader, token string) error {
 }
 
 // profile asks a process for a CPU profile while the measurements run.
-func (r *rig) profile(ctx context.Context, p *process, file string) (wait func()) {
+func (r *rig) profile(ctx context.Context, p *process, file string, length time.Duration) (wait func()) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+p.admin+"/debug/pprof/profile?seconds=10", nil)
+		req, err := http.NewRequestWithContext(ctx, http.MethodGet, fmt.Sprintf("http://%s/debug/pprof/profile?seconds=%d", p.admin, int(length.Seconds())), nil)
 		if err != nil {
 			return
 		}
