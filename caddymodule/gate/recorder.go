@@ -53,7 +53,7 @@ type recorder struct {
 
 type rollupShard struct {
 	mu   sync.Mutex
-	sums map[rollupKind]rollupSum
+	sums map[rollupKind]*rollupSum
 	seen map[quota.Subject]string
 	near thresholds
 	_    [64]byte // its own cache line
@@ -80,7 +80,7 @@ func newRecorder(l Ledger, u UsageStore, every time.Duration, stats *Stats, log 
 		rollups: map[rollupKind]rollupSum{}, known: map[quota.Subject]string{},
 	}
 	for i := range r.shards {
-		r.shards[i].sums = map[rollupKind]rollupSum{}
+		r.shards[i].sums = map[rollupKind]*rollupSum{}
 		r.shards[i].seen = map[quota.Subject]string{}
 		r.shards[i].near.known = map[quota.Threshold]struct{}{}
 	}
@@ -94,7 +94,12 @@ func (r *recorder) count(d quota.Digest, k rollupKind, cost int64) {
 	s := r.shard(d)
 	s.mu.Lock()
 	sum := s.sums[k]
-	s.sums[k] = rollupSum{sum.requests + 1, sum.cost + cost}
+	if sum == nil {
+		sum = new(rollupSum)
+		s.sums[k] = sum
+	}
+	sum.requests++
+	sum.cost += cost
 	s.mu.Unlock()
 }
 
