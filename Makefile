@@ -33,11 +33,6 @@ bench: build ## benchmarks, then CPU a request against plain Caddy (docs/perform
 load: ## a load against a running gateway, e.g. make load LOAD='-url http://localhost:8080/items -duration 30s'
 	$(GO) run ./scripts/load $(LOAD)
 
-profile: build ## the profile of xcaddy.sh --pgo, from the load of `make bench`
-	CGO_ENABLED=0 $(GO) build -trimpath -o $(BIN)/plain ./scripts/bench/plain
-	$(GO) run ./scripts/bench -pairs 12 -profiletime 50s -cpuprofile $(BIN)/profile
-	mv $(BIN)/profile scripts/bench/gateway.pgo
-
 lint: ## golangci-lint, of one pinned version
 	scripts/lint.sh $(GOLANGCI_LINT)
 

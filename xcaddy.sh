@@ -1,12 +1,10 @@
 #!/usr/bin/env bash
 # Builds a release of Caddy with Quotagate's modules, and others' on request:
 #
-#   ./xcaddy.sh [-o FILE] [--pgo] [--with MODULE[@VERSION][=PATH]]...
+#   ./xcaddy.sh [-o FILE] [--with MODULE[@VERSION][=PATH]]...
 #
 # FILE is ./caddy unless said otherwise. The versions of Caddy and xcaddy are
-# those of go.mod; further arguments go to `xcaddy build` as they are. --pgo lets
-# the compiler know which code is hot, by a profile: the binary takes a little
-# less CPU, and building it takes twice as long (docs/performance.md).
+# those of go.mod; further arguments go to `xcaddy build` as they are.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 caddy=v2.11.9
@@ -32,7 +30,7 @@ arguments=()
 while [ $# -gt 0 ]; do
 	case $1 in
 	-h | --help)
-		sed -n '2,9s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
+		sed -n '2,7s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
 		exit 0
 		;;
 	-o | --output | --with)
@@ -46,11 +44,6 @@ while [ $# -gt 0 ]; do
 			output=$(absolute "$2")
 		fi
 		shift 2
-		;;
-	--pgo)
-		# What xcaddy builds with by itself, and the profile.
-		export XCADDY_GO_BUILD_FLAGS="-ldflags '-w -s' -trimpath -tags nobadger,nomysql,nopgx -pgo='$here/scripts/bench/gateway.pgo'"
-		shift
 		;;
 	--output=*)
 		output=$(absolute "${1#*=}")

@@ -7,9 +7,6 @@ import (
 	"go.uber.org/zap"
 )
 
-// sweepShards is how many shards are swept each tick: a sweep holds a shard's lock.
-const sweepShards = 2
-
 // run keeps the log short and on the disk, and memory bounded, until Close.
 func (e *Engine) run() {
 	defer close(e.done)
@@ -35,13 +32,12 @@ func (e *Engine) maintain() {
 	}
 	e.report(e.keepAll())
 	now := e.now().UnixMilli()
-	for range sweepShards {
-		s := &e.shards[e.sweeping]
-		e.sweeping = (e.sweeping + 1) % shards
-		s.mu.Lock()
-		s.sweep(now)
-		s.mu.Unlock()
-	}
+	// One shard each tick: a sweep holds its lock.
+	s := &e.shards[e.sweeping]
+	e.sweeping = (e.sweeping + 1) % shards
+	s.mu.Lock()
+	s.sweep(now)
+	s.mu.Unlock()
 }
 
 // keepAll keeps all log files.
