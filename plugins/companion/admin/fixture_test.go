@@ -83,7 +83,7 @@ func start(t *testing.T) *fixture {
 		peek:       func(context.Context, quota.Subject, []quota.Charge, *quota.Decision) error { return errDown },
 		seal:       func(id, email string) string { return box.Seal(email, id) },
 		unseal:     func(id, sealed string) (string, error) { return box.Open(sealed, id) },
-		reset:      f.reset, hostKeys: f.hostKeys, local: func() bool { return true },
+		learn: f.learn, reset: f.reset, hostKeys: f.hostKeys, local: func() bool { return true },
 	})
 	f.exec(`INSERT INTO admins (user_id, granted_by) VALUES ($1, 'test')`, boss)
 	return f
@@ -299,4 +299,11 @@ func (r *reply) wantBody(document string) {
 	if diff := cmp.Diff(v, any(r.json())); diff != "" {
 		r.t.Errorf("(-want +got):\n%s", diff)
 	}
+}
+
+// learn counts how often the callers seen were asked for.
+func (f *fixture) learn(context.Context) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.learned++
 }
