@@ -79,6 +79,9 @@ const (
 // It answers an *InvalidError for a page that cannot be.
 func (s *Store) ListUsers(ctx context.Context, f UserFilter, p UserPage) (*Users, error) {
 	order, err := p.check()
+	if err == nil {
+		err = f.check()
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -120,6 +123,9 @@ func (s *Store) ListUsers(ctx context.Context, f UserFilter, p UserPage) (*Users
 
 // CountUsers is how many users match.
 func (s *Store) CountUsers(ctx context.Context, f UserFilter) (int64, error) {
+	if err := f.check(); err != nil {
+		return 0, err
+	}
 	var n int64
 	err := s.directory(ctx, func(tx sqlgen.DBTX, q *sqlgen.Queries, t *hostTable) error {
 		plans, err := s.loadCatalogue(ctx, q)

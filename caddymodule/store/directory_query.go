@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/quotagate/quotagate/caddymodule/store/sqlgen"
 )
@@ -294,13 +295,27 @@ func errCursor() error {
 	return invalid("cursor", "is not one that this list has given: begin anew without it")
 }
 
+// check refuses what no engine can compare with.
+func (f UserFilter) check() error {
+	for _, t := range []struct{ field, text string }{{"search", f.Search}, {"status", f.Status}, {"plan", f.Plan}} {
+		if !isText(t.text) {
+			return invalid(t.field, "contains a zero byte, or is not UTF-8")
+		}
+	}
+	return nil
+}
+
+// isText reports whether Postgres has such a text.
+func isText(text string) bool { return !strings.ContainsRune(text, 0) && utf8.ValidString(text) }
+
 func readCursor(text string, o userOrder) (cursor, error) {
 	var c cursor
 	raw, err := base64.RawURLEncoding.DecodeString(text)
 	if err != nil {
 		return c, errCursor()
 	}
-	if err := json.Unmarshal(raw, &c); err != nil || c.Sort != o.String() || c.ID == "" {
+	if err := json.Unmarshal(raw, &c); err != nil || c.Sort != o.String() || c.ID == "" ||
+		!isText(c.ID) || c.At != nil && !isText(*c.At) {
 		return c, errCursor()
 	}
 	return c, nil

@@ -67,6 +67,7 @@ func TestDirectoryPages(t *testing.T) {
 		}
 		for _, bad := range []store.UserPage{
 			{Limit: -1}, {Limit: 201}, {Skip: -1}, {Sort: "password"}, {Sort: "--id"}, {After: "x"}, {After: "e30"},
+			{Sort: "id", After: "eyJzIjoiaWQiLCJpIjoiXHUwMDAwIn0"}, {Sort: "email", After: "eyJzIjoiZW1haWwiLCJpIjoiMSIsInYiOiJcdTAwMDAifQ"},
 			{Sort: "id", After: other.Next}, {Sort: "email", After: other.Next, Skip: 1}, {Sort: "id", After: "eyJzIjoiaWQiLCJpIjoieCJ9"},
 		} {
 			var invalid *store.InvalidError
@@ -102,6 +103,17 @@ func TestDirectoryFilters(t *testing.T) {
 			n, err := h.store.CountUsers(ctx, f)
 			if err != nil || int(n) != len(strings.Fields(want)) {
 				h.Errorf("%+v: counted %d, %v", f, n, err)
+			}
+		}
+		for _, text := range []string{"\x00", "a\x00b", "\xff"} {
+			for _, f := range []store.UserFilter{{Search: text}, {Status: text}, {Plan: text}} {
+				var invalid *store.InvalidError
+				if _, err := h.store.ListUsers(ctx, f, store.UserPage{}); !errors.As(err, &invalid) {
+					h.Errorf("%q: %v", f, err)
+				}
+				if _, err := h.store.CountUsers(ctx, f); !errors.As(err, &invalid) {
+					h.Errorf("%q: %v", f, err)
+				}
 			}
 		}
 		check(store.UserFilter{Search: "ANN"}, "1 10")

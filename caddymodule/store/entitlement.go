@@ -3,9 +3,7 @@ package store
 import (
 	"context"
 	"fmt"
-	"strings"
 	"time"
-	"unicode/utf8"
 
 	"github.com/quotagate/quotagate/caddymodule/quota"
 	"github.com/quotagate/quotagate/caddymodule/store/sqlgen"
@@ -161,7 +159,7 @@ func checkID(id string) error {
 	if id == "" || len(id) > maxID {
 		return invalid("id", "want 1 to %d bytes, got %d", maxID, len(id))
 	}
-	if strings.ContainsRune(id, 0) || !utf8.ValidString(id) { // Postgres has no such text
+	if !isText(id) {
 		return invalid("id", "contains a zero byte, or is not UTF-8")
 	}
 	return nil

@@ -125,7 +125,7 @@ func (s *service) listUsers(ctx context.Context, st *store.Store, in *userListIn
 		Sort: in.Sort, Limit: int(in.Limit), Skip: int(in.Skip), After: in.Cursor,
 	})
 	if err != nil {
-		return adminUserList{}, "", err
+		return adminUserList{}, "", api.QueryError(err)
 	}
 	list := adminUserList{
 		Users: make([]adminUser, len(users.Users)), Total: users.Total, Skip: in.Skip, Limit: in.Limit, NextCursor: orNull(users.Next),
