@@ -22,7 +22,7 @@ import (
 	_ "modernc.org/sqlite" // the driver "sqlite"
 )
 
-// pollEvery is how often the file is asked whether anybody has written to it.
+// pollEvery is how often the files are looked at for what anybody has written.
 const pollEvery = 20 * time.Millisecond
 
 // Records are the open file.
@@ -124,7 +124,8 @@ func (r *Records) Entitlement(ctx context.Context, account quota.Subject) (*quot
 func (r *Records) Latest(ctx context.Context) (int64, error) { return r.store.Latest(ctx) }
 
 // Watch implements gate.Bus: within 20 ms of a commit by whatever process its
-// changes are delivered.
+// changes are delivered, and within 250 ms where the time of the write-ahead log
+// does not tell of it.
 func (r *Records) Watch(ctx context.Context, after int64, deliver func([]quota.Change)) (err error) {
 	// data_version moves for what other connections write: this one never writes.
 	conn, err := r.db.Conn(ctx)
@@ -139,7 +140,7 @@ func (r *Records) Watch(ctx context.Context, after int64, deliver func([]quota.C
 			err = errors.Join(err, fmt.Errorf("watching records: %w", closing))
 		}
 	}()
-	// Asked fifty times a second: compiled once, and without a context that may
+	// Asked often: compiled once, and without a context that may
 	// end, for which the driver would start a goroutine each time.
 	asking := context.WithoutCancel(ctx)
 	pragma, err := conn.PrepareContext(asking, "PRAGMA data_version")
