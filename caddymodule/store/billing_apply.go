@@ -266,6 +266,10 @@ func (b *billing) insert(ctx context.Context, row sqlgen.Subscription) error {
 	if err != nil {
 		return fmt.Errorf("writing subscriptions: %w", err)
 	}
+	// A checkout page has done its work, and would not be paid a second time.
+	if err := b.q.CloseCheckouts(ctx, sqlgen.CloseCheckoutsParams{AccountID: row.AccountID, ClosedAt: b.now}); err != nil {
+		return fmt.Errorf("writing checkout_sessions: %w", err)
+	}
 	b.have = append(b.have, row)
 	b.note(nil, &row)
 	return nil

@@ -86,7 +86,12 @@ func (b *billing) candidate(row *sqlgen.Subscription) (candidate, bool) {
 	if !row.PlanID.Valid || strings.HasPrefix(row.StripeStatus.String, "incomplete") {
 		return candidate{}, false
 	}
-	c := candidate{row: row, running: judge(row, b.now.Time, b.s.grace).running}
+	// Of what was paid the status that the provider gave it counts, not what it
+	// means at this moment: the choice must not depend on when it is made.
+	c := candidate{row: row, running: isRunning(row.Status)}
+	if row.Source != sourceStripe {
+		c.running = judge(row, b.now.Time, b.s.grace).running
+	}
 	if plan := b.plans.byID(row.PlanID.String); plan != nil {
 		c.tier = plan.Tier
 	}

@@ -1,0 +1,97 @@
+package billing
+
+import (
+	"context"
+	"time"
+
+	"github.com/quotagate/quotagate/caddymodule/quota"
+	"github.com/quotagate/quotagate/caddymodule/store"
+	"go.uber.org/zap"
+)
+
+// Desk is billing at work, for tests of the package from outside.
+type Desk struct{ d *desk }
+
+// NewDesk is what a process would have.
+func NewDesk(st *store.Store, p Provider, s Settings, now func() time.Time, log *zap.Logger) Desk {
+	return Desk{newDesk(func() (*store.Store, error) { return st, nil }, p, s, now, log)}
+}
+
+// Receive takes a webhook in.
+func (d Desk) Receive(ctx context.Context, body []byte, signature string) int {
+	return d.d.receive(ctx, body, signature)
+}
+
+// Round reads what is due.
+func (d Desk) Round(ctx context.Context) (int, error) { return d.d.round(ctx) }
+
+// Tick does the jobs of reconciliation that are due.
+func (d Desk) Tick(ctx context.Context) error { return d.d.tick(ctx) }
+
+// Sync reads a customer now.
+func (d Desk) Sync(ctx context.Context, customer string) error {
+	_, err := d.d.syncNow(ctx, customer, "test")
+	return err
+}
+
+// Checkout, Change and End are what users ask.
+func (d Desk) Checkout(ctx context.Context, account quota.Subject, plan, interval string) (*store.CheckoutSession, error) {
+	st, err := d.d.store()
+	if err != nil {
+		return nil, err
+	}
+	return d.d.checkout(ctx, st, buyer{account: account, user: account.ID(), email: "a@example.com"}, order{plan: plan, interval: interval})
+}
+
+// Change changes the plan.
+func (d Desk) Change(ctx context.Context, account quota.Subject, plan, interval string) error {
+	st, err := d.d.store()
+	if err != nil {
+		return err
+	}
+	return d.d.change(ctx, st, account, order{plan: plan, interval: interval})
+}
+
+// End cancels or resumes.
+func (d Desk) End(ctx context.Context, account quota.Subject, when When) error {
+	st, err := d.d.store()
+	if err != nil {
+		return err
+	}
+	return d.d.end(ctx, st, account, when)
+}
+
+// Killed is a round of a process that is killed in the middle: it has leased and
+// read what was due, and writes it when the function it returns is called, if ever.
+func (d Desk) Killed(ctx context.Context) (func() error, error) {
+	st, err := d.d.store()
+	if err != nil {
+		return nil, err
+	}
+	jobs, err := st.LeaseSyncs(ctx, d.d.holder, batch, leaseFor)
+	if err != nil {
+		return nil, err
+	}
+	late := func() error { return nil }
+	for _, job := range jobs {
+		read, err := d.d.fetch(ctx, job.Customer)
+		if err != nil {
+			return nil, err
+		}
+		next := late
+		late = func() error {
+			if err := next(); err != nil {
+				return err
+			}
+			return d.d.apply(ctx, st, job, read)
+		}
+	}
+	return late, nil
+}
+
+// Refusals that tests of the package from outside know.
+var (
+	ErrSubscribed  = errSubscribed
+	ErrNothingPaid = errNothingPaid
+	ErrSamePlan    = errSamePlan
+)

@@ -1,0 +1,493 @@
+package billing_test
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/quotagate/quotagate/caddymodule/quota"
+	"github.com/quotagate/quotagate/caddymodule/store"
+	"github.com/quotagate/quotagate/plugins/companion/billing"
+	"github.com/quotagate/quotagate/plugins/companion/billing/stripefake"
+	"github.com/quotagate/quotagate/plugins/stripebilling"
+	"go.uber.org/goleak"
+	"go.uber.org/zap"
+	_ "modernc.org/sqlite"
+	"pgregory.net/rapid"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+const (
+	whsec  = "whsec_of_the_tests"
+	ann    = quota.Subject("user:ann")
+	minute = time.Minute
+	day    = 24 * time.Hour
+)
+
+// start is a month's last day, so that clamping shows.
+func start() time.Time { return time.Date(2026, time.January, 31, 10, 0, 0, 0, time.UTC) }
+
+var lives atomic.Int64
+
+// world is a fake provider with one customer to be, and whoever follows it.
+type world struct {
+	fake   *stripefake.Fake
+	server *httptest.Server
+	offset time.Duration // of our clocks before the fake's
+}
+
+func newWorld(t testing.TB) *world {
+	t.Helper()
+	fake, err := stripefake.New(stripefake.Options{
+		Seed: fmt.Sprint(t.Name(), lives.Add(1)), Start: start(), Receivers: []stripefake.Receiver{{Name: "test", Secret: whsec}},
+		BaseURL: "https://pay.example",
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := fake.Seed([]stripefake.Seed{
+		{Product: "Pro", LookupKey: "pro_monthly", Currency: "usd", Interval: "month", Amount: 1999},
+		{Product: "Pro", LookupKey: "pro_yearly", Currency: "usd", Interval: "year", Amount: 19990},
+		{Product: "Enterprise", LookupKey: "enterprise_monthly", Currency: "usd", Interval: "month", Amount: 9999},
+		{Product: "Enterprise", LookupKey: "enterprise_yearly", Currency: "usd", Interval: "year", Amount: 99990},
+		{Product: "Mystery", LookupKey: "mystery", Currency: "usd", Interval: "month", Amount: 1},
+	}); err != nil {
+		t.Fatal(err)
+	}
+	w := &world{fake: fake, server: httptest.NewServer(fake)}
+	return w
+}
+
+func (w *world) close() { w.server.Close() }
+
+func (w *world) now() time.Time { return w.fake.Now().Add(w.offset) }
+
+// provider is Stripe's client before the fake.
+func (w *world) provider(ctx context.Context, t testing.TB) billing.Provider {
+	t.Helper()
+	m := &stripebilling.Module{APIKey: stripefake.DefaultKey, WebhookSecrets: []string{whsec}, APIBase: w.server.URL}
+	p, err := m.Open(ctx, billing.Env{Log: zap.NewNop(), Now: w.now})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+func settings() billing.Settings {
+	return billing.Settings{SuccessURL: "https://app.example/ok", CancelURL: "https://app.example/no", ReturnURL: "https://app.example"}
+}
+
+// post calls the fake's API as somebody in the dashboard would.
+func (w *world) post(ctx context.Context, path string, form url.Values) (map[string]any, error) {
+	method, body := http.MethodPost, form.Encode()
+	if form == nil {
+		method = http.MethodGet
+	}
+	r, err := http.NewRequestWithContext(ctx, method, w.server.URL+path, strings.NewReader(body))
+	if err != nil {
+		return nil, err
+	}
+	r.Header.Set("Authorization", "Bearer "+stripefake.DefaultKey)
+	r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	res, err := w.server.Client().Do(r)
+	if err != nil {
+		return nil, err
+	}
+	defer res.Body.Close()
+	var v map[string]any
+	if err := json.NewDecoder(res.Body).Decode(&v); err != nil {
+		return nil, err
+	}
+	if res.StatusCode >= 400 {
+		return nil, fmt.Errorf("%s answered %d: %v", path, res.StatusCode, v)
+	}
+	return v, nil
+}
+
+// records is a store with a clock of the test's.
+type records struct{ *store.Store }
+
+// template is an empty database, migrated once: a copy is made quicker.
+func template(t testing.TB) []byte {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "quota.db")
+	db, err := sql.Open("sqlite", store.SQLiteDSN(file))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := store.Migrate(t.Context(), db, store.SQLite, "up", io.Discard); err != nil {
+		t.Fatal(err)
+	}
+	if err := db.Close(); err != nil {
+		t.Fatal(err)
+	}
+	b, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// open is a copy of the template on the world's clock.
+func (w *world) open(t testing.TB, template []byte) (*records, func()) {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), fmt.Sprintf("quota-%d.db", lives.Add(1)))
+	if err := os.WriteFile(file, template, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	db, err := sql.Open("sqlite", store.SQLiteDSN(file)+"&_pragma=synchronous(OFF)")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &records{store.New(db, store.Options{Engine: store.SQLite, Now: w.now})}, func() {
+		if err := db.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// follower is one installation that follows the fake: records and a process.
+type follower struct {
+	*records
+	billing.Desk
+}
+
+// life is one generated lifecycle.
+type life struct {
+	*rapid.T
+	ctx      context.Context
+	w        *world
+	account  quota.Subject
+	orderly  follower // is told everything, once, at once
+	chaotic  follower // is told badly, and killed
+	late     follower // is told nothing, and reads at the end
+	provider billing.Provider
+	customer string
+	pending  []stripefake.Message // of the chaotic one
+	zombies  []func() error       // writes of processes that were killed, or thought so
+	script   []string
+}
+
+func (l *life) ok(err error) {
+	l.Helper()
+	if err != nil {
+		l.Fatalf("after %s: %v", strings.Join(l.script, ", "), err)
+	}
+}
+
+// refused lets pass what the provider or we may well refuse.
+func (l *life) refused(err error) {
+	l.Helper()
+	for _, kind := range []error{
+		nil, billing.ErrDeclined, billing.ErrRefused, billing.ErrSubscribed, billing.ErrNothingPaid, billing.ErrSamePlan,
+	} {
+		if errors.Is(err, kind) {
+			return
+		}
+	}
+	if !strings.Contains(err.Error(), "never bought") {
+		l.ok(err)
+	}
+}
+
+// act is one thing that happens.
+func (l *life) act() {
+	acts := []struct {
+		name string
+		do   func()
+	}{
+		{"buy pro", func() { l.buy("pro", "month") }},
+		{"buy enterprise", func() { l.buy("enterprise", "month") }},
+		{"buy a year", func() { l.buy("pro", "year") }},
+		{"subscribe once more", func() { l.subscribe(rapid.SampledFrom([]string{"pro_monthly", "enterprise_monthly"}).Draw(l.T, "key")) }},
+		{"subscribe to an unknown price", func() { l.subscribe("mystery") }},
+		{"a minute", func() { l.ok(l.w.fake.Advance(minute)) }},
+		{"days", func() { l.ok(l.w.fake.Advance(time.Duration(rapid.IntRange(1, 12).Draw(l.T, "days")) * day)) }},
+		{"a month", func() { l.ok(l.w.fake.Advance(31 * day)) }},
+		{"payments fail", func() { l.fail("insufficient_funds") }},
+		{"payments are well", func() { l.fail("") }},
+		{"to enterprise", func() { l.refused(l.orderly.Change(l.ctx, l.account, "enterprise", "")) }},
+		{"to pro", func() { l.refused(l.orderly.Change(l.ctx, l.account, "pro", "")) }},
+		{"to an unknown price", func() { l.item("mystery") }},
+		{"cancel at the end", func() { l.refused(l.orderly.End(l.ctx, l.account, billing.AtPeriodEnd)) }},
+		{"cancel now", func() { l.refused(l.orderly.End(l.ctx, l.account, billing.AtOnce)) }},
+		{"resume", func() { l.refused(l.orderly.End(l.ctx, l.account, billing.Never)) }},
+		{"refund", func() { l.charge(func(id string) { l.try("/v1/refunds", url.Values{"charge": {id}}) }) }},
+		{"dispute", func() { l.charge(func(id string) { _, _ = l.w.fake.OpenDispute(id, "fraudulent") }) }},
+	}
+	a := acts[rapid.IntRange(0, len(acts)-1).Draw(l.T, "act")]
+	l.script = append(l.script, a.name)
+	a.do()
+}
+
+// try calls the API; what it refuses has not happened.
+func (l *life) try(path string, form url.Values) map[string]any {
+	v, err := l.w.post(l.ctx, path, form)
+	if err != nil && !strings.Contains(err.Error(), "answered 4") {
+		l.ok(err)
+	}
+	return v
+}
+
+func (l *life) fail(code string) {
+	if l.customer != "" {
+		l.ok(l.w.fake.FailPayments(l.customer, code))
+	}
+}
+
+// begin makes the account a customer, which all installations know.
+func (l *life) begin() {
+	if l.customer != "" {
+		return
+	}
+	known, err := l.orderly.BillingAccount(l.ctx, l.account)
+	l.ok(err)
+	if l.customer = known.Customer; l.customer == "" {
+		return
+	}
+	for _, f := range []follower{l.chaotic, l.late} {
+		_, err := f.SetCustomer(l.ctx, l.account, l.customer)
+		l.ok(err)
+	}
+	method := l.try("/v1/payment_methods/pm_card_visa/attach", url.Values{"customer": {l.customer}})
+	if method != nil {
+		l.try("/v1/customers/"+l.customer, url.Values{"invoice_settings[default_payment_method]": {method["id"].(string)}})
+	}
+}
+
+func (l *life) buy(plan, interval string) {
+	s, err := l.orderly.Checkout(l.ctx, l.account, plan, interval)
+	l.begin()
+	if err != nil {
+		l.refused(err)
+		return
+	}
+	if _, err := l.w.fake.Pay(s.ID, "pm_card_visa"); err != nil && !errors.As(err, new(*stripefake.Declined)) {
+		l.ok(err)
+	}
+}
+
+// price is the id of the price that a lookup key finds.
+func (l *life) price(key string) string {
+	v := l.try("/v1/prices?lookup_keys[]="+key, nil)
+	return v["data"].([]any)[0].(map[string]any)["id"].(string)
+}
+
+func (l *life) subscribe(key string) {
+	if l.customer != "" {
+		l.try("/v1/subscriptions", url.Values{"customer": {l.customer}, "items[0][price]": {l.price(key)}})
+	}
+}
+
+// item moves the first subscription to another price, as the dashboard can.
+func (l *life) item(key string) {
+	if l.customer == "" {
+		return
+	}
+	subs, err := l.provider.Subscriptions(l.ctx, l.customer)
+	l.ok(err)
+	if len(subs) > 0 {
+		l.try("/v1/subscriptions/"+subs[0].ID, url.Values{"items[0][id]": {subs[0].Item}, "items[0][price]": {l.price(key)}})
+	}
+}
+
+func (l *life) charge(do func(id string)) {
+	if l.customer == "" {
+		return
+	}
+	list := l.try("/v1/charges?customer="+l.customer, nil)["data"].([]any)
+	if len(list) > 0 {
+		do(list[0].(map[string]any)["id"].(string))
+	}
+}
+
+// tell delivers a message as it would come now: signed when it is sent.
+func (l *life) tell(f follower, m stripefake.Message) {
+	l.Helper()
+	now := l.w.now()
+	if status := f.Receive(l.ctx, m.Payload, stripefake.Signature(m.Payload, whsec, now)); status != http.StatusOK {
+		l.Fatalf("%s was answered %d", m.Type, status)
+	}
+}
+
+// drain reads all that is due.
+func (l *life) drain(f follower) {
+	for {
+		n, err := f.Round(l.ctx)
+		l.ok(err)
+		if n == 0 {
+			return
+		}
+	}
+}
+
+// spread tells of what happened: one in order, the other as it comes.
+func (l *life) spread() {
+	messages := l.w.fake.Take()
+	for _, m := range messages {
+		l.tell(l.orderly, m)
+		l.drain(l.orderly)
+	}
+	l.pending = append(l.pending, messages...)
+	for range rapid.IntRange(0, 6).Draw(l.T, "troubles") {
+		l.trouble()
+	}
+}
+
+func (l *life) trouble() {
+	n := len(l.pending)
+	switch rapid.IntRange(0, 7).Draw(l.T, "trouble") {
+	case 0, 1: // any of them, and it may come again
+		if n > 0 {
+			l.tell(l.chaotic, l.pending[rapid.IntRange(0, n-1).Draw(l.T, "which")])
+		}
+	case 2: // the last comes first, and once
+		if n > 0 {
+			l.tell(l.chaotic, l.pending[n-1])
+			l.pending = l.pending[:n-1]
+		}
+	case 3: // one is lost for good
+		if n > 0 {
+			i := rapid.IntRange(0, n-1).Draw(l.T, "lost")
+			l.pending = append(l.pending[:i:i], l.pending[i+1:]...)
+		}
+	case 4: // the worker is killed; what it has read may be written yet
+		late, err := l.chaotic.Killed(l.ctx)
+		l.ok(err)
+		l.zombies = append(l.zombies, late)
+		l.chaotic.Desk = billing.NewDesk(l.chaotic.Store, l.provider, settings(), l.w.now, zap.NewNop())
+	case 5:
+		if z := len(l.zombies); z > 0 {
+			i := rapid.IntRange(0, z-1).Draw(l.T, "zombie")
+			l.ok(l.zombies[i]())
+		}
+	case 6:
+		_, err := l.chaotic.Round(l.ctx)
+		l.ok(err)
+	case 7:
+		l.ok(l.chaotic.Tick(l.ctx))
+	}
+}
+
+// end lets everybody come to rest.
+func (l *life) end() {
+	l.w.offset += 10 * minute // leases of the killed have run out
+	l.ok(l.chaotic.Tick(l.ctx))
+	l.drain(l.chaotic)
+	for _, z := range l.zombies {
+		l.ok(z())
+	}
+	l.w.offset += day // the nightly comparison
+	l.ok(l.chaotic.Tick(l.ctx))
+	l.drain(l.chaotic)
+	if l.customer != "" {
+		l.ok(l.late.Sync(l.ctx, l.customer))
+	}
+}
+
+// wanted is the plan by the rule as it is written, from what the provider has.
+func (l *life) wanted() string {
+	if l.customer == "" {
+		return "free"
+	}
+	subs, err := l.provider.Subscriptions(l.ctx, l.customer)
+	l.ok(err)
+	invoices, err := l.provider.Invoices(l.ctx, l.customer)
+	l.ok(err)
+	ranks := map[string]int{"active": 300, "trialing": 200, "past_due": 100}
+	tiers := map[string]int{"pro_monthly": 10, "pro_yearly": 10, "enterprise_monthly": 20, "enterprise_yearly": 20}
+	best, plan := 0, "free"
+	for _, s := range subs {
+		rank, tier := ranks[s.Status], tiers[s.LookupKey]
+		if rank == 0 || tier == 0 || rank+tier <= best {
+			continue
+		}
+		best, plan = rank+tier, strings.Split(s.LookupKey, "_")[0]
+		now := l.w.now()
+		switch {
+		case s.CancelAtPeriodEnd && !now.Before(s.PeriodEnd), s.Status == "trialing" && !now.Before(s.TrialEnd):
+			plan = "free"
+		case s.Status == "past_due":
+			var since time.Time
+			for _, in := range invoices {
+				if in.Subscription == s.ID && in.Status == "open" && (since.IsZero() || in.FinalizedAt.Before(since)) {
+					since = in.FinalizedAt
+				}
+			}
+			if now.Sub(since) >= store.DefaultGrace {
+				plan = "free"
+			}
+		}
+		if at := s.PendingAt; plan != "free" && !at.IsZero() && !now.Before(at) {
+			plan = strings.Split(s.PendingLookupKey, "_")[0]
+		}
+	}
+	return plan
+}
+
+func (l *life) compare() {
+	want, err := l.late.BillingDigest(l.ctx, l.account)
+	l.ok(err)
+	for name, f := range map[string]follower{"in order": l.orderly, "in disorder": l.chaotic} {
+		got, err := f.BillingDigest(l.ctx, l.account)
+		l.ok(err)
+		if got != want {
+			l.Errorf("told %s, the state differs from the one that is read at the end", name)
+		}
+		e, err := f.Entitlement(l.ctx, l.account)
+		l.ok(err)
+		if plan := l.wanted(); e.Plan.Name != plan {
+			l.Errorf("told %s, the plan is %s, want %s", name, e.Plan.Name, plan)
+		}
+	}
+	if l.Failed() {
+		l.Logf("the life: %s", strings.Join(l.script, ", "))
+	}
+}
+
+// lifecycle is the property: whatever becomes of the events, the state is the same.
+func lifecycle(t *testing.T, template []byte) func(*rapid.T) {
+	return func(r *rapid.T) {
+		w := newWorld(t)
+		defer w.close()
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		l := &life{T: r, ctx: ctx, w: w, account: ann, provider: w.provider(ctx, t)}
+		for _, f := range []*follower{&l.orderly, &l.chaotic, &l.late} {
+			opened, closeDB := w.open(t, template)
+			defer closeDB()
+			*f = follower{opened, billing.NewDesk(opened.Store, l.provider, settings(), w.now, zap.NewNop())}
+		}
+		for range rapid.IntRange(3, 16).Draw(r, "length") {
+			l.act()
+			l.spread()
+		}
+		l.end()
+		l.compare()
+	}
+}
+
+// A hundred lives each, so that together there are at least five hundred.
+func TestAnyOrderOfEventsEndsInTheSameState(t *testing.T) {
+	t.Parallel()
+	empty := template(t)
+	for i := range 5 {
+		t.Run(fmt.Sprint(i), func(t *testing.T) {
+			t.Parallel()
+			rapid.Check(t, lifecycle(t, empty))
+		})
+	}
+}

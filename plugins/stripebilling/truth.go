@@ -1,0 +1,137 @@
+package stripebilling
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/quotagate/quotagate/plugins/companion/billing"
+	"github.com/stripe/stripe-go/v86"
+)
+
+// Subscriptions implements billing.Truth.
+func (c *client) Subscriptions(ctx context.Context, customer string) ([]billing.Subscription, error) {
+	p := c.subscriptionList()
+	p.Customer = stripe.String(customer)
+	var subs []billing.Subscription
+	err := all(ctx, c.api.V1Subscriptions.List(ctx, p), func(s *stripe.Subscription) error {
+		sub, err := c.subscription(ctx, s)
+		if err == nil {
+			subs = append(subs, sub)
+		}
+		return err
+	})
+	if errors.Is(err, billing.ErrNotFound) {
+		return nil, c.unlessDeleted(ctx, customer, err)
+	}
+	return subs, err
+}
+
+// unlessDeleted answers err, or nothing for a customer that was deleted: with it
+// ended all that it had.
+func (c *client) unlessDeleted(ctx context.Context, customer string, err error) error {
+	found, lookup := c.api.V1Customers.Retrieve(ctx, customer, nil)
+	if lookup == nil && found.Deleted {
+		return nil
+	}
+	return err
+}
+
+// AllSubscriptions implements billing.Truth.
+func (c *client) AllSubscriptions(ctx context.Context, each func(billing.Subscription) error) error {
+	return all(ctx, c.api.V1Subscriptions.List(ctx, c.subscriptionList()), func(s *stripe.Subscription) error {
+		sub, err := c.subscription(ctx, s)
+		if err != nil {
+			return err
+		}
+		return each(sub)
+	})
+}
+
+func (c *client) subscriptionList() *stripe.SubscriptionListParams {
+	p := &stripe.SubscriptionListParams{Status: stripe.String("all"), Expand: []*string{stripe.String("data.schedule")}}
+	p.Limit = stripe.Int64(pageSize)
+	return p
+}
+
+// subscription is one in the words of billing. Of several items the first is the
+// plan; periods are the item's since API version basil.
+func (c *client) subscription(ctx context.Context, s *stripe.Subscription) (billing.Subscription, error) {
+	out := billing.Subscription{
+		ID: s.ID, Status: string(s.Status), Livemode: s.Livemode, StartedAt: moment(s.StartDate), Anchor: moment(s.BillingCycleAnchor),
+		TrialEnd: moment(s.TrialEnd), CancelAtPeriodEnd: s.CancelAtPeriodEnd, CancelAt: moment(s.CancelAt),
+		CancelledAt: moment(s.CanceledAt), EndedAt: moment(s.EndedAt),
+	}
+	if s.Customer != nil {
+		out.Customer = s.Customer.ID
+	}
+	if s.Items == nil || len(s.Items.Data) == 0 || s.Items.Data[0].Price == nil {
+		return out, fmt.Errorf("%w: subscription %s has no item", billing.ErrRefused, s.ID)
+	}
+	item := s.Items.Data[0]
+	out.Item, out.PriceID, out.LookupKey, out.Quantity = item.ID, item.Price.ID, item.Price.LookupKey, item.Quantity
+	out.PeriodStart, out.PeriodEnd = moment(item.CurrentPeriodStart), moment(item.CurrentPeriodEnd)
+	return out, c.pending(ctx, s.Schedule, &out)
+}
+
+// pending reads the change that a schedule holds: its phase after the present one.
+func (c *client) pending(ctx context.Context, sc *stripe.SubscriptionSchedule, out *billing.Subscription) error {
+	if sc == nil {
+		return nil
+	}
+	out.Schedule = sc.ID
+	for _, phase := range sc.Phases {
+		if moment(phase.StartDate).Before(out.PeriodEnd) || len(phase.Items) == 0 || phase.Items[0].Price == nil {
+			continue
+		}
+		price := phase.Items[0].Price
+		if price.ID == out.PriceID {
+			return nil
+		}
+		out.PendingPriceID, out.PendingAt = price.ID, moment(phase.StartDate)
+		// A price within a phase is an id: its lookup key is too deep to be expanded.
+		found, err := c.api.V1Prices.Retrieve(ctx, price.ID, nil)
+		if err != nil {
+			return fmt.Errorf("reading the price that is pending: %w", translate(err))
+		}
+		out.PendingLookupKey = found.LookupKey
+		return nil
+	}
+	return nil
+}
+
+// Invoices implements billing.Truth.
+func (c *client) Invoices(ctx context.Context, customer string) ([]billing.Invoice, error) {
+	p := &stripe.InvoiceListParams{Customer: stripe.String(customer)}
+	p.Limit = stripe.Int64(pageSize)
+	var invoices []billing.Invoice
+	err := all(ctx, c.api.V1Invoices.List(ctx, p), func(in *stripe.Invoice) error {
+		if in.Status != stripe.InvoiceStatusDraft {
+			invoices = append(invoices, invoiceOf(in))
+		}
+		return nil
+	})
+	if errors.Is(err, billing.ErrNotFound) {
+		return nil, c.unlessDeleted(ctx, customer, err)
+	}
+	return invoices, err
+}
+
+func invoiceOf(in *stripe.Invoice) billing.Invoice {
+	out := billing.Invoice{
+		ID: in.ID, Number: in.Number, Status: string(in.Status), Currency: string(in.Currency),
+		AmountDue: in.AmountDue, AmountPaid: in.AmountPaid, AmountRemaining: in.AmountRemaining, Attempted: in.Attempted,
+		PeriodStart: moment(in.PeriodStart), PeriodEnd: moment(in.PeriodEnd), CreatedAt: moment(in.Created),
+		HostedURL: in.HostedInvoiceURL, PDFURL: in.InvoicePDF,
+	}
+	if in.Customer != nil {
+		out.Customer = in.Customer.ID
+	}
+	if t := in.StatusTransitions; t != nil {
+		out.FinalizedAt, out.PaidAt = moment(t.FinalizedAt), moment(t.PaidAt)
+	}
+	if p := in.Parent; p != nil && p.SubscriptionDetails != nil && p.SubscriptionDetails.Subscription != nil {
+		out.Subscription = p.SubscriptionDetails.Subscription.ID
+	}
+	return out
+}
