@@ -50,7 +50,7 @@ func TestWebhookSignatures(t *testing.T) {
 		"changed":                   {strings.Replace(body, "cus_1", "cus_2", 1), good, billing.ErrBadSignature},
 		"another time":              {body, strings.Replace(good, "t=1790000100", "t=1790000101", 1), billing.ErrBadSignature},
 		"two times":                 {body, "t=1790000100," + good, billing.ErrBadSignature},
-		"no time":                   {body, good[strings.Index(good, "v1="):], billing.ErrBadSignature},
+		"no time":                   {body, good[strings.LastIndexByte(good, ',')+1:], billing.ErrBadSignature},
 		"no signature":              {body, "t=1790000100", billing.ErrBadSignature},
 		"only the old scheme":       {body, strings.Replace(good, "v1=", "v0=", 1), billing.ErrBadSignature},
 		"nothing":                   {body, "", billing.ErrBadSignature},
