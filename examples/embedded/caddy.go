@@ -49,6 +49,7 @@ func startCaddy(s settings, sec secrets) (*process, error) {
 		"QUOTA_ADMINS="+adminID,
 		"QUOTA_RECORDS=sqlite "+s.recordsFile(),
 		"QUOTA_COUNTERS=memory",
+		"QUOTA_BILLING="+fromEnv("QUOTA_BILLING", "fake "+filepath.Join(s.data, "billing-fake.json")),
 		"AUTH_UPSTREAM="+s.auth,
 		"DASHBOARD_UPSTREAM="+s.dashboard,
 		"QUOTA_HTTP_PORT="+s.http,

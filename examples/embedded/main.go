@@ -110,7 +110,7 @@ func run(ctx context.Context, args []string, out io.Writer) (err error) {
 		return err
 	}
 
-	if err := welcome(out, s, auth, users); err != nil {
+	if err := welcome(ctx, out, s, auth, users); err != nil {
 		return err
 	}
 	select {

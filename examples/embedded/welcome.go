@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"strings"
@@ -9,7 +10,7 @@ import (
 )
 
 // welcome prints what runs where, a token for each demo user, and what to try.
-func welcome(w io.Writer, s settings, auth *authBackend, users []demoUser) error {
+func welcome(ctx context.Context, w io.Writer, s settings, auth *authBackend, users []demoUser) error {
 	gateway := "http://localhost:" + s.http
 	var b strings.Builder
 	fmt.Fprintf(&b, `Quotagate is running. Ctrl-C stops it.
@@ -24,6 +25,7 @@ func welcome(w io.Writer, s settings, auth *authBackend, users []demoUser) error
 Demo users, with tokens good for %d hours (copy the lines into another shell):
 
 `, gateway, s.metrics, s.admin, s.auth, demoPassword, s.dashboard, s.data, s.data, int(demoTTL.Hours()))
+	var buyer string // the token of a user without a subscription
 	for _, u := range users {
 		token, err := auth.sign(u.id, u.email(), uuid.NewString(), "access", demoTTL)
 		if err != nil {
@@ -36,6 +38,8 @@ Demo users, with tokens good for %d hours (copy the lines into another shell):
 		name := strings.ToUpper(plan)
 		if u.id == adminID {
 			name = "ADMIN"
+		} else if u.plan == "" {
+			buyer = token
 		}
 		fmt.Fprintf(&b, "# %s, plan %s\n%s=%s\n", u.email(), plan, name, token)
 	}
@@ -50,8 +54,12 @@ for i in $(seq 11); do curl -s -o /dev/null -w '%%{http_code}\n' -X POST -H "Aut
 curl -s -H "Authorization: Bearer $PRO" %[1]s/v1/subscription/usage
 # who has asked, as a superadmin sees it
 curl -s -H "Authorization: Bearer $ADMIN" %[1]s/v1/admin/users
-
 `, gateway)
-	_, err := io.WriteString(w, b.String())
+	purchase, err := offerPro(ctx, gateway, buyer)
+	if err != nil {
+		return fmt.Errorf("opening a page to buy Pro on: %w", err)
+	}
+	b.WriteString(purchase + "\n")
+	_, err = io.WriteString(w, b.String())
 	return err
 }

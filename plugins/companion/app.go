@@ -12,6 +12,7 @@ import (
 	"github.com/quotagate/quotagate/caddymodule"
 	"github.com/quotagate/quotagate/caddymodule/store"
 	"github.com/quotagate/quotagate/plugins/companion/api"
+	"github.com/quotagate/quotagate/plugins/companion/billing"
 	"github.com/quotagate/quotagate/plugins/companion/sealed"
 	"github.com/redis/go-redis/v9"
 	"go.uber.org/zap"
@@ -36,11 +37,15 @@ type App struct {
 	EncryptionKey string `json:"encryption_key,omitempty"`
 	// AuditRetention is how long audit events are kept. 0: for ever.
 	AuditRetention caddy.Duration `json:"audit_retention,omitempty"`
+	// BillingRaw is the payment provider, a module in the namespace
+	// quota_companion.billing. None: nothing is for sale.
+	BillingRaw json.RawMessage `json:"billing,omitempty" caddy:"namespace=quota_companion.billing inline_key=provider"`
 
 	quota       *caddymodule.App
 	box         *sealed.Box
 	description *api.Description
 	hostRedis   redis.UniversalClient // nil: none
+	billing     *billing.Service      // nil: none
 	log         *zap.Logger
 
 	stop context.CancelFunc
@@ -76,6 +81,9 @@ func (a *App) Provision(ctx caddy.Context) error {
 	if err := registerMetrics(ctx.GetMetricsRegistry()); err != nil {
 		return fmt.Errorf("registering metrics: %w", err)
 	}
+	if err := a.provisionBilling(ctx); err != nil {
+		return err
+	}
 	repl := caddy.NewReplacer()
 	var admins []string
 	for _, admin := range a.Admins {
@@ -103,6 +111,26 @@ func (a *App) Provision(ctx caddy.Context) error {
 	return nil
 }
 
+// provisionBilling loads the payment provider, if there is one.
+func (a *App) provisionBilling(ctx caddy.Context) error {
+	if len(a.BillingRaw) == 0 {
+		return nil
+	}
+	v, err := ctx.LoadModule(a, "BillingRaw")
+	if err != nil {
+		return fmt.Errorf("loading billing: %w", err)
+	}
+	guest, ok := v.(billing.Guest)
+	if !ok {
+		return fmt.Errorf("loading billing: %T is no payment provider", v)
+	}
+	if err := billing.RegisterMetrics(ctx.GetMetricsRegistry()); err != nil {
+		return fmt.Errorf("registering metrics: %w", err)
+	}
+	a.billing = billing.NewService(guest, a.Store, a.log.Named("billing"))
+	return nil
+}
+
 // Validate reports what is wrong with the options. It does no I/O.
 func (a *App) Validate() error {
 	if a.AuditRetention < 0 || a.AuditRetention > 0 && a.AuditRetention < caddy.Duration(minRetention) {
@@ -113,6 +141,11 @@ func (a *App) Validate() error {
 
 // Start begins the work that runs beside requests.
 func (a *App) Start() error {
+	if a.billing != nil {
+		if err := a.billing.Start(); err != nil {
+			return err
+		}
+	}
 	ctx, cancel := context.WithCancel(context.Background())
 	a.stop = cancel
 	a.work.Go(func() { a.watchAudit(ctx) })
@@ -125,6 +158,9 @@ func (a *App) Stop() error {
 	if a.stop != nil {
 		a.stop()
 	}
+	if a.billing != nil {
+		a.billing.Stop()
+	}
 	a.work.Wait()
 	return nil
 }
@@ -134,6 +170,9 @@ func (a *App) Quota() *caddymodule.App { return a.quota }
 
 // Box encrypts what must be kept and not be read; nil without an encryption key.
 func (a *App) Box() *sealed.Box { return a.box }
+
+// Billing sells plans; nil where the config has no payment provider.
+func (a *App) Billing() *billing.Service { return a.billing }
 
 // Description is the API of all of the config's handlers.
 func (a *App) Description() *api.Description { return a.description }

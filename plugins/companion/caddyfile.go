@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
 )
@@ -35,6 +36,7 @@ func parseGlobalOption(d *caddyfile.Dispenser, existing any) (any, error) {
 //	    admins          <user id or e-mail address>...
 //	    encryption_key  <key>
 //	    audit_retention <duration> | forever
+//	    billing         none | <provider> ...
 //	}
 func (a *App) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	d.Next() // the option's name
@@ -67,6 +69,7 @@ func (a *App) options() map[string]func(*caddyfile.Dispenser) error {
 	return map[string]func(*caddyfile.Dispenser) error{
 		"admins":          a.parseAdmins,
 		"encryption_key":  oneArg("encryption_key <key>", func(s string) error { a.EncryptionKey = s; return nil }),
+		"billing":         a.parseBilling,
 		"audit_retention": oneArg("audit_retention <duration> | forever", a.setRetention),
 	}
 }
@@ -80,6 +83,48 @@ func (a *App) parseAdmins(d *caddyfile.Dispenser) error {
 		return d.Err(`option "admins": a user id or e-mail address is empty`)
 	}
 	return nil
+}
+
+// billingModules is the namespace of payment providers.
+const billingModules = "quota_companion.billing"
+
+// parseBilling hands the rest of the line and its block to the payment provider
+// that is named first on it.
+func (a *App) parseBilling(d *caddyfile.Dispenser) error {
+	if !d.NextArg() {
+		return d.Errf(`option "billing": an argument is missing; write: billing %s`, providers())
+	}
+	name := d.Val()
+	if name == "none" {
+		if d.NextArg() {
+			return d.Errf(`option "billing": unexpected argument %q after none`, d.Val())
+		}
+		return nil
+	}
+	id := billingModules + "." + name
+	if _, err := caddy.GetModule(id); err != nil {
+		return d.Errf(`option "billing": unknown provider %q; write: billing %s`, name, providers())
+	}
+	guest, err := caddyfile.UnmarshalModule(d, id)
+	if err != nil {
+		return err
+	}
+	var warnings []caddyconfig.Warning
+	a.BillingRaw = caddyconfig.JSONModuleObject(guest, "provider", name, &warnings)
+	if len(warnings) > 0 {
+		return d.Errf(`option "billing": encoding %s: %s`, id, warnings[0].Message)
+	}
+	return nil
+}
+
+// providers are the words that may follow `billing`.
+func providers() string {
+	names := []string{"none"}
+	for _, m := range caddy.GetModules(billingModules) {
+		names = append(names, m.ID.Name())
+	}
+	slices.Sort(names[1:])
+	return strings.Join(names, " | ")
 }
 
 func (a *App) setRetention(s string) error {

@@ -18,6 +18,7 @@ import (
 	"github.com/quotagate/quotagate/plugins/companion/accounts"
 	"github.com/quotagate/quotagate/plugins/companion/admin"
 	"github.com/quotagate/quotagate/plugins/companion/api"
+	"github.com/quotagate/quotagate/plugins/companion/purchases"
 	"go.uber.org/zap"
 )
 
@@ -30,7 +31,7 @@ func described(t *testing.T) (*api.Description, []byte) {
 	d := api.NewDescription()
 	nobody := func(*http.Request) (gate.Caller, error) { return gate.Caller{}, nil }
 	var first *api.Server
-	for _, describe := range []func(huma.API){accounts.Describe, admin.Describe} {
+	for _, describe := range []func(huma.API){accounts.Describe, admin.Describe, purchases.Describe} {
 		server := api.NewServer(nobody, zap.NewNop(), api.In(d))
 		describe(server.API())
 		if first == nil {

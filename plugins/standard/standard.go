@@ -4,8 +4,11 @@
 package standard
 
 import (
-	_ "github.com/quotagate/quotagate/plugins/companion"          // quota_companion, caddy quota admin, audit, plans, usage
-	_ "github.com/quotagate/quotagate/plugins/companion/accounts" // http.handlers.quota_account
-	_ "github.com/quotagate/quotagate/plugins/companion/admin"    // http.handlers.quota_admin
-	_ "github.com/quotagate/quotagate/plugins/gateway"            // the data plane
+	_ "github.com/quotagate/quotagate/plugins/companion"                     // quota_companion, caddy quota admin, audit, plans, usage
+	_ "github.com/quotagate/quotagate/plugins/companion/accounts"            // http.handlers.quota_account
+	_ "github.com/quotagate/quotagate/plugins/companion/admin"               // http.handlers.quota_admin
+	_ "github.com/quotagate/quotagate/plugins/companion/billing/fakebilling" // quota_companion.billing.fake
+	_ "github.com/quotagate/quotagate/plugins/companion/purchases"           // http.handlers.quota_billing
+	_ "github.com/quotagate/quotagate/plugins/gateway"                       // the data plane
+	_ "github.com/quotagate/quotagate/plugins/stripebilling"                 // quota_companion.billing.stripe
 )

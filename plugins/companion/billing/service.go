@@ -1,0 +1,243 @@
+package billing
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/quotagate/quotagate/caddymodule/quota"
+	"github.com/quotagate/quotagate/caddymodule/store"
+	"go.uber.org/zap"
+)
+
+// Service is billing of one config: what users ask for, what the provider tells,
+// and the work that runs beside both. It is safe for concurrent use.
+type Service struct {
+	guest Guest
+	open  func() (*store.Store, error)
+	log   *zap.Logger
+
+	desk atomic.Pointer[desk] // nil until it is started
+	stop context.CancelFunc
+	work sync.WaitGroup
+}
+
+// NewService is billing by a guest, over records that are opened when they are
+// first needed. It does nothing before Start.
+func NewService(g Guest, open func() (*store.Store, error), log *zap.Logger) *Service {
+	return &Service{guest: g, open: open, log: log}
+}
+
+// RegisterMetrics puts the collectors of billing into a config's registry.
+func RegisterMetrics(reg *prometheus.Registry) error { return registerMetrics(reg) }
+
+// Start opens the provider, which dials nobody, and begins to read the customers
+// of whom there is news.
+func (s *Service) Start() error {
+	ctx, cancel := context.WithCancel(context.Background())
+	p, err := s.guest.Open(ctx, Env{Log: s.log, Deliver: s.Receive, Now: time.Now})
+	if err != nil {
+		cancel()
+		return fmt.Errorf("opening billing: %w", err)
+	}
+	d := newDesk(s.open, p, s.guest.Settings(), time.Now, s.log)
+	s.stop = cancel
+	s.desk.Store(d)
+	s.work.Go(func() { d.run(ctx) })
+	s.work.Go(func() { d.reconcile(ctx) })
+	return nil
+}
+
+// Stop ends what Start began, and waits for it.
+func (s *Service) Stop() {
+	if s.stop != nil {
+		s.stop()
+	}
+	s.work.Wait()
+}
+
+// Pages are the provider's own pages below PagesPath; nil for none.
+func (s *Service) Pages() http.Handler {
+	if p, ok := s.guest.(Pager); ok {
+		return p.Pages()
+	}
+	return nil
+}
+
+// Receive takes a webhook in, and answers the status for its sender: 200, 400,
+// 413, or 503 for one that is to be sent again.
+func (s *Service) Receive(ctx context.Context, body []byte, signature string) int {
+	d := s.desk.Load()
+	if d == nil {
+		return http.StatusServiceUnavailable
+	}
+	return d.receive(ctx, body, signature)
+}
+
+// Buyer is an account that asks, and who asks for it.
+type Buyer struct {
+	Account quota.Subject
+	User    string
+}
+
+// Order is what a buyer wants.
+type Order struct {
+	Plan     string
+	Interval string // month or year; empty: month, or as it is
+	Quantity int64  // 0: one, or as it is
+}
+
+func (o Order) order() order { return order{plan: o.Plan, interval: o.Interval, quantity: o.Quantity} }
+
+// Refusal is why a request of a user is not carried out.
+type Refusal string
+
+// The refusals.
+const (
+	AlreadySubscribed Refusal = "already_subscribed"
+	NoBillingAccount  Refusal = "no_billing_account"
+	NoSubscription    Refusal = "no_subscription"
+	SamePlan          Refusal = "same_plan"
+	PlanNotFound      Refusal = "plan_not_found"
+	PlanNotForSale    Refusal = "plan_not_for_sale"
+	PaymentDeclined   Refusal = "payment_declined"
+	RefusedByProvider Refusal = "refused_by_provider"
+	ProviderDown      Refusal = "billing_unavailable"
+)
+
+// RefusalOf is the refusal that an error is; empty: a fault of ours.
+func RefusalOf(err error) Refusal {
+	for _, known := range []struct {
+		err     error
+		refusal Refusal
+	}{
+		{errSubscribed, AlreadySubscribed}, {errNoCustomer, NoBillingAccount}, {errNothingPaid, NoSubscription}, {errSamePlan, SamePlan},
+		{errNoSuchPlan, PlanNotFound}, {errNotForSale, PlanNotForSale}, {ErrDeclined, PaymentDeclined}, {ErrRefused, RefusedByProvider},
+		{ErrUnavailable, ProviderDown}, {ErrNotFound, ProviderDown}, {errNotStarted, ProviderDown},
+	} {
+		if errors.Is(err, known.err) {
+			return known.refusal
+		}
+	}
+	return ""
+}
+
+// errNotStarted is for requests that are quicker than Start.
+var errNotStarted = errors.New("billing is not started yet")
+
+// do runs a request of a user and counts what became of it.
+func (s *Service) do(operation string, f func(*desk, *store.Store) error) error {
+	d := s.desk.Load()
+	var err error
+	if d == nil {
+		err = errNotStarted
+	} else {
+		var st *store.Store
+		if st, err = d.store(); err == nil {
+			err = f(d, st)
+		}
+	}
+	outcome := string(RefusalOf(err))
+	switch {
+	case err == nil:
+		outcome = "done"
+	case outcome == "":
+		outcome = "failed"
+	}
+	purchases.WithLabelValues(operation, outcome).Inc()
+	return err
+}
+
+// Checkout opens a page on which the buyer pays for a plan, or answers the one
+// that is open already.
+func (s *Service) Checkout(ctx context.Context, b Buyer, o Order) (page *store.CheckoutSession, err error) {
+	err = s.do("checkout", func(d *desk, st *store.Store) error {
+		page, err = d.checkout(ctx, st, buyer{account: b.Account, user: b.User}, o.order())
+		return err
+	})
+	return page, err
+}
+
+// Portal opens the page on which the account manages what it has.
+func (s *Service) Portal(ctx context.Context, account quota.Subject) (address string, err error) {
+	err = s.do("portal", func(d *desk, st *store.Store) error {
+		address, err = d.portal(ctx, st, account)
+		return err
+	})
+	return address, err
+}
+
+// Sync reads what the account has from the provider now.
+func (s *Service) Sync(ctx context.Context, account quota.Subject) error {
+	return s.do("sync", func(d *desk, st *store.Store) error { return d.sync(ctx, st, account) })
+}
+
+// Preview says what Change would cost.
+func (s *Service) Preview(ctx context.Context, account quota.Subject, o Order) (p Preview, err error) {
+	err = s.do("preview", func(d *desk, st *store.Store) error {
+		ch, err := d.planChange(ctx, st, account, o.order())
+		if err != nil {
+			return err
+		}
+		p, err = d.provider.PreviewPlan(ctx, *ch)
+		return err
+	})
+	return p, err
+}
+
+// Change moves the account to another plan: at once if that is more, when the
+// period ends if it is less.
+func (s *Service) Change(ctx context.Context, account quota.Subject, o Order) error {
+	return s.do("change", func(d *desk, st *store.Store) error { return d.change(ctx, st, account, o.order()) })
+}
+
+// End cancels at a moment, or takes back what is pending.
+func (s *Service) End(ctx context.Context, account quota.Subject, when When) error {
+	operation := "cancel"
+	if when == Never {
+		operation = "resume"
+	}
+	return s.do(operation, func(d *desk, st *store.Store) error { return d.end(ctx, st, account, when) })
+}
+
+// EndAll cancels everything that the account pays for, at once: it is being
+// deleted. An account that never bought anything is no error.
+func (s *Service) EndAll(ctx context.Context, account quota.Subject) error {
+	return s.do("delete", func(d *desk, st *store.Store) error { return d.endAll(ctx, st, account) })
+}
+
+// Nudge has the worker look at what was queued.
+func (s *Service) Nudge() {
+	if d := s.desk.Load(); d != nil {
+		d.nudge()
+	}
+}
+
+// Compared is the last full comparison of the records with the provider, and
+// when it was made; the zero time where there was none.
+func (s *Service) Compared(ctx context.Context) (time.Time, Comparison, error) {
+	st, err := s.open()
+	if err != nil {
+		return time.Time{}, Comparison{}, err
+	}
+	return comparison(ctx, st)
+}
+
+// Compare compares all subscriptions now, and calls each with every difference.
+// It changes nothing.
+func (s *Service) Compare(ctx context.Context, each func(Drift) error) (*Comparison, error) {
+	d := s.desk.Load()
+	if d == nil {
+		return nil, errNotStarted
+	}
+	st, err := d.store()
+	if err != nil {
+		return nil, err
+	}
+	return d.compare(ctx, st, each)
+}
