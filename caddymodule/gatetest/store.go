@@ -60,7 +60,7 @@ func RunStore(t *testing.T, h StoreHarness) {
 	t.Helper()
 	for _, group := range []map[string]func(*storeTest){
 		planTests(), subscriptionTests(), overrideTests(), usageTests(), epochTests(), rowTests(), documentTests(), viewTests(), billingTests(),
-		auditTests(), idempotencyTests(),
+		auditTests(), idempotencyTests(), userTests(),
 		analyticsTests(), statsTests(), adminTests(), auditListTests(),
 	} {
 		for name, f := range group {

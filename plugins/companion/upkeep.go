@@ -9,6 +9,7 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/quotagate/quotagate/caddymodule/store"
 	"go.uber.org/zap"
 )
 
@@ -61,6 +62,10 @@ func (a *App) reportAuditHead(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	return a.showAuditHead(ctx, s)
+}
+
+func (a *App) showAuditHead(ctx context.Context, s *store.Store) error {
 	head, err := s.AuditHead(ctx)
 	if err != nil {
 		return err
@@ -90,6 +95,10 @@ func (a *App) tidyOnce(ctx context.Context, holder string) error {
 	if err != nil {
 		return err
 	}
+	return a.tidyStore(ctx, s, holder)
+}
+
+func (a *App) tidyStore(ctx context.Context, s *store.Store, holder string) error {
 	held, err := s.TakeLease(ctx, "companion_tidy", holder, tidyEvery/2)
 	if err != nil || !held {
 		return err
