@@ -200,6 +200,10 @@ func testMeasure(t *storeTest) {
 	if n := t.number("SELECT COUNT(*) FROM audit_events"); n != 1 {
 		t.Errorf("%d events", n)
 	}
+	t.ok(t.store.SetLevels(t.Context(), root, []store.Level{{Account: alice, Metric: "storage_bytes", Value: 1}, {Account: "org:acme", Metric: "storage_bytes", Value: 2}}))
+	if action, _ := t.noted(); action != "usage.imported" || t.number("SELECT COUNT(*) FROM audit_events") != 2 {
+		t.Errorf("an import is audited as %s", action)
+	}
 }
 
 func testOverridesAudited(t *storeTest) {

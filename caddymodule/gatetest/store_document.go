@@ -28,7 +28,7 @@ func (t *storeTest) parse(text string) *store.PlansDocument {
 
 func (t *storeTest) apply(text string) *store.ApplyResult {
 	t.Helper()
-	r, err := t.store.ApplyPlans(t.Context(), t.parse(text))
+	r, err := t.store.ApplyPlans(t.Context(), store.Actor{}, t.parse(text))
 	return must(t, r, err)
 }
 
@@ -108,6 +108,10 @@ func testApply(t *storeTest) {
 	if r := t.apply(teamPlan); len(r.Unchanged) != 1 {
 		t.Errorf("once more: %+v", r)
 	}
+	if c, u := t.number("SELECT COUNT(*) FROM audit_events WHERE action = 'plan.created'"),
+		t.number("SELECT COUNT(*) FROM audit_events WHERE action = 'plan.updated' AND changes LIKE '%unit_amount%'"); c != 1 || u != 2 {
+		t.Errorf("%d creations and %d edits are audited, want 1 and 2", c, u)
+	}
 }
 
 func testApplyDefault(t *storeTest) {
@@ -117,7 +121,7 @@ func testApplyDefault(t *storeTest) {
 		t.Error(diff)
 	}
 	t.wantPlan(alice, "team ")
-	if _, err := t.store.ApplyPlans(t.Context(), t.parse(teamPlan)); err == nil || !strings.Contains(err.Error(), "is_default") {
+	if _, err := t.store.ApplyPlans(t.Context(), store.Actor{}, t.parse(teamPlan)); err == nil || !strings.Contains(err.Error(), "is_default") {
 		t.Errorf("no default plan would be left: %v", err)
 	}
 	t.wantPlan(alice, "team ")
@@ -127,7 +131,7 @@ func testApplyAtomic(t *storeTest) {
 	before := t.export()
 	// The second plan takes a lookup key that pro has: found only by the database.
 	text := teamPlan + strings.NewReplacer("plans:\n", "", "name: team", "name: squad", "team_monthly", "pro_monthly").Replace(teamPlan)
-	if _, err := t.store.ApplyPlans(t.Context(), t.parse(text)); err == nil {
+	if _, err := t.store.ApplyPlans(t.Context(), store.Actor{}, t.parse(text)); err == nil {
 		t.Error("two prices with one lookup key")
 	}
 	if diff := cmp.Diff(before, t.export()); diff != "" {
@@ -140,7 +144,7 @@ func testApplyConcurrently(t *storeTest) {
 	docs := []*store.PlansDocument{t.parse(def), t.parse(strings.Replace(def, "name: team", "name: crew", 1))}
 	docs[1].Plans[0].Prices = nil
 	for _, err := range concurrently(t.Context(), 8, func(ctx context.Context, i int) error {
-		_, err := t.store.ApplyPlans(ctx, docs[i%2])
+		_, err := t.store.ApplyPlans(ctx, store.Actor{}, docs[i%2])
 		return err
 	}) {
 		t.ok(err)

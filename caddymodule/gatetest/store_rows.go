@@ -152,7 +152,7 @@ func testMended(t *storeTest) {
 	if _, err := t.store.Entitlement(t.Context(), alice); err == nil {
 		t.Error("loaded a bad default plan")
 	}
-	if _, err := t.store.ApplyPlans(t.Context(), d); err != nil {
+	if _, err := t.store.ApplyPlans(t.Context(), store.Actor{}, d); err != nil {
 		t.Errorf("mending: %v", err)
 	}
 	t.wantPlan(alice, "free ")

@@ -37,12 +37,12 @@ func (e *LevelError) Unwrap() error { return e.Err }
 // reconciler's measurement; what gateways count from here on is added to it. A
 // zero measuredAt is now. It answers ErrNotLevel for a metric that is counted per period.
 func (s *Store) SetLevel(ctx context.Context, account quota.Subject, metric string, value int64, measuredAt time.Time) error {
-	return s.SetLevels(ctx, []Level{{account, metric, value, measuredAt}})
+	return s.SetLevels(ctx, Actor{}, []Level{{account, metric, value, measuredAt}})
 }
 
 // SetLevels is SetLevel for many, all of them or none: a *LevelError says which
-// one stands in the way.
-func (s *Store) SetLevels(ctx context.Context, levels []Level) error {
+// one stands in the way. The audit log has one event for all of them.
+func (s *Store) SetLevels(ctx context.Context, by Actor, levels []Level) error {
 	order := make([]int, len(levels))
 	for i := range levels {
 		if err := checkLevel(&levels[i]); err != nil {
@@ -55,12 +55,13 @@ func (s *Store) SetLevels(ctx context.Context, levels []Level) error {
 		return cmp.Compare(levels[a].Account, levels[b].Account)
 	})
 	now := column.At(s.now())
-	err := s.write(ctx, func(q *sqlgen.Queries) error {
+	err := s.audited(ctx, by, func(q *sqlgen.Queries, log *auditor) error {
 		c, err := s.loadCatalogue(ctx, q)
 		if err != nil {
 			return err
 		}
 		v := &view{catalogue: c}
+		log.add(AuditEvent{Action: "usage.imported", ResourceType: "usage", Metadata: map[string]any{"levels": len(levels)}})
 		for _, i := range order {
 			if err := putLevel(ctx, q, v, &levels[i], now); err != nil {
 				return &LevelError{i, err}

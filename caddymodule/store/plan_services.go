@@ -174,6 +174,49 @@ func (a *auditor) plan(action string, before, after *Plan, reason string) error 
 	return nil
 }
 
+// readablePlans are the plans by name, without those whose rows cannot be read:
+// applying a document may be what mends them.
+func (s *Store) readablePlans(ctx context.Context, q *sqlgen.Queries) (map[string]*Plan, error) {
+	c, err := s.loadCatalogue(ctx, q)
+	if err != nil {
+		return nil, err
+	}
+	plans := map[string]*Plan{}
+	for i := range c.rows {
+		p, err := s.planByID(ctx, q, c.rows[i].ID)
+		if bad := (*RowError)(nil); errors.As(err, &bad) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		plans[p.Name] = p
+	}
+	return plans, nil
+}
+
+// logApplied notes what has become of the plans that a document has changed.
+func (s *Store) logApplied(ctx context.Context, q *sqlgen.Queries, log *auditor, before map[string]*Plan, r *ApplyResult) error {
+	after, err := s.readablePlans(ctx, q)
+	if err != nil {
+		return err
+	}
+	for _, done := range []struct {
+		action string
+		names  []string
+	}{{"plan.created", r.Created}, {"plan.updated", r.Updated}} {
+		for _, name := range done.names {
+			if after[name] == nil {
+				continue
+			}
+			if err := log.plan(done.action, before[name], after[name], ""); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
 // differences are the members in which two objects differ as JSON; nil has none.
 func differences(before, after any) (map[string]AuditChange, error) {
 	old, err := members(before)

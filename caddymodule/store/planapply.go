@@ -23,14 +23,19 @@ type ApplyResult struct {
 // ApplyPlans makes the named plans what the document says, all of them or none.
 // A quota or price that a named plan no longer has is removed, or made inactive.
 // Nothing is written of a plan that is already so. If the document names a
-// default plan, the present one ceases to be; one there must be.
-func (s *Store) ApplyPlans(ctx context.Context, d *PlansDocument) (*ApplyResult, error) {
+// default plan, the present one ceases to be; one there must be. What was made of
+// each plan stands in the audit log.
+func (s *Store) ApplyPlans(ctx context.Context, by Actor, d *PlansDocument) (*ApplyResult, error) {
 	if err := d.Validate(); err != nil {
 		return nil, fmt.Errorf("applying plans: %w", err)
 	}
 	var result *ApplyResult
-	err := s.write(ctx, func(q *sqlgen.Queries) error {
+	err := s.audited(ctx, by, func(q *sqlgen.Queries, log *auditor) error {
 		a, err := s.beginApplying(ctx, q)
+		if err != nil {
+			return err
+		}
+		before, err := s.readablePlans(ctx, q)
 		if err != nil {
 			return err
 		}
@@ -44,7 +49,7 @@ func (s *Store) ApplyPlans(ctx context.Context, d *PlansDocument) (*ApplyResult,
 		}
 		a.finish(d)
 		result = a.result
-		return nil
+		return s.logApplied(ctx, q, log, before, result)
 	})
 	if err != nil {
 		return nil, fmt.Errorf("applying plans: %w", err)

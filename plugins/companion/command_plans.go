@@ -93,7 +93,7 @@ func applyPlans(cmd *cobra.Command, args []string) error {
 		return fmt.Errorf("%s: %w", args[0], err)
 	}
 	return withStore(cmd, func(s *store.Store) error {
-		r, err := s.ApplyPlans(cmd.Context(), document)
+		r, err := s.ApplyPlans(cmd.Context(), operator(), document)
 		if err != nil {
 			return fmt.Errorf("%s: %w", args[0], err)
 		}

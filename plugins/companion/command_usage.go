@@ -63,7 +63,7 @@ func importUsage(cmd *cobra.Command, args []string) error {
 		return fmt.Errorf("%s: nothing was imported:\n%w", args[0], err)
 	}
 	return withStore(cmd, func(s *store.Store) error {
-		if err := s.SetLevels(cmd.Context(), levels); err != nil {
+		if err := s.SetLevels(cmd.Context(), operator(), levels); err != nil {
 			var bad *store.LevelError
 			if errors.As(err, &bad) {
 				return fmt.Errorf("%s: nothing was imported: line %d: %w", args[0], lines[bad.Index], bad.Err)
