@@ -101,9 +101,11 @@ func (s *shop) awaitLimit(limit string) {
 	eventually(s, patience, "a limit of "+limit, func() bool { return s.limit() == limit })
 }
 
+// limit is how many requests a minute the gateway says that it grants, which it
+// does whether or not it grants this one: whoever waits asks often.
 func (s *shop) limit() string {
 	s.Helper()
-	policy := s.send(http.MethodGet, "/items", access(s.user), "", "").want(s, http.StatusOK).Header.Get("RateLimit-Policy")
+	policy := s.send(http.MethodGet, "/items", access(s.user), "", "").Header.Get("RateLimit-Policy")
 	_, after, _ := strings.Cut(policy, `"api";q=`)
 	limit, _, _ := strings.Cut(after, ";")
 	return limit
