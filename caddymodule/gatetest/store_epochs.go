@@ -18,6 +18,9 @@ func epochTests() map[string]func(*storeTest) {
 		"concurrent flushes of 8 epochs are exact": testConcurrentFlushes,
 		"dead epochs are closed":                   testReaper,
 		"compaction keeps sums":                    testCompaction,
+		"kept epochs are named until dropped":      testKeptEpochs,
+		"a late flush of a kept epoch counts once": testLateFlush,
+		"living processes are counted":             testGateways,
 		"leases":                                   testLeases,
 		"changes are pruned but the newest":        testPrune,
 		"heartbeats are by the records' clock":     testRecordsClock,
@@ -128,26 +131,29 @@ func testReaper(t *storeTest) {
 	t.ok(t.store.Flush(t.Context(), t.jobs("dead", 1, 0)))
 	t.clock.Add(2 * time.Second)
 	t.ok(t.store.Flush(t.Context(), t.jobs("alive", 1, 0)))
-	reap := func(holder string) []string {
+	reap := func(holder string) int {
 		t.Helper()
-		closed, err := t.store.Reap(t.Context(), holder)
+		closed, kept, err := t.store.Reap(t.Context(), holder)
+		if len(kept) != 0 {
+			t.Errorf("kept by no counters: %v", kept)
+		}
 		return must(t, closed, err)
 	}
 	t.clock.Add(time.Second)
-	if closed := reap("a"); len(closed) != 0 {
+	if closed := reap("a"); closed != 0 {
 		t.Errorf("closed after exactly 3 s: %v", closed)
 	}
 	t.clock.Add(time.Millisecond)
-	if closed := reap("b"); len(closed) != 0 {
+	if closed := reap("b"); closed != 0 {
 		t.Errorf("closed by one without the lease: %v", closed)
 	}
-	if diff := cmp.Diff([]string{"dead"}, reap("a")); diff != "" {
-		t.Error(diff)
+	if closed := reap("a"); closed != 1 {
+		t.Errorf("closed %d, want the dead one", closed)
 	}
 	t.clock.Add(2 * time.Second) // the lease of a has ended
 	t.ok(t.store.Flush(t.Context(), t.jobs("alive", 2, 0)))
 	t.clock.Add(2 * time.Second)
-	if closed := reap("b"); len(closed) != 0 {
+	if closed := reap("b"); closed != 0 {
 		t.Errorf("closed although it flushed: %v", closed)
 	}
 	if err := t.store.Flush(t.Context(), t.jobs("dead", 2, 0)); asErr[*quota.EpochClosedError](err) == nil {
@@ -207,6 +213,100 @@ func testCompaction(t *storeTest) {
 	}
 }
 
+func testKeptEpochs(t *storeTest) {
+	kept := func(epoch string) quota.Flush {
+		f := t.jobs(epoch, 5, 0)
+		f.Kept = true
+		return f
+	}
+	t.ok(t.store.Flush(t.Context(), kept("e1")))
+	t.clock.Add(2 * time.Second)
+	t.ok(t.store.Flush(t.Context(), kept("e2")))
+	t.ok(t.store.Flush(t.Context(), t.jobs("own", 1, 0))) // kept by nobody else
+	t.clock.Add(2 * time.Second)
+	reap := func() []quota.ClosedEpoch {
+		t.Helper()
+		_, kept, err := t.store.Reap(t.Context(), "a")
+		return must(t, kept, err)
+	}
+	if diff := cmp.Diff([]quota.ClosedEpoch{{Epoch: "e1"}}, reap()); diff != "" {
+		t.Error(diff)
+	}
+	t.clock.Add(1500 * time.Millisecond)
+	want := []quota.ClosedEpoch{{Epoch: "e1", For: 1500 * time.Millisecond}, {Epoch: "e2"}}
+	if diff := cmp.Diff(want, reap()); diff != "" {
+		t.Error(diff)
+	}
+	t.clock.Add(store.CompactAfter + time.Second)
+	n, err := t.store.Compact(t.Context(), "a")
+	if must(t, n, err) != 1 {
+		t.Errorf("compacted %d epochs, want the one that is not kept", n)
+	}
+	t.ok(t.store.Dropped(t.Context(), "e1"))
+	t.ok(t.store.Dropped(t.Context(), "e1"))
+	t.ok(t.store.Dropped(t.Context(), "unheard of"))
+	if kept := reap(); len(kept) != 1 || kept[0].Epoch != "e2" {
+		t.Errorf("after e1 was dropped: %v", kept)
+	}
+	n, err = t.store.Compact(t.Context(), "a")
+	if must(t, n, err) != 1 || t.usedJobs() != 11 {
+		t.Errorf("compacted %d epochs, used %d", n, t.usedJobs())
+	}
+}
+
+func testLateFlush(t *storeTest) {
+	f := t.jobs("e1", 10, 0)
+	f.Kept = true
+	t.ok(t.store.Flush(t.Context(), f))
+	t.exec("UPDATE gateway_epochs SET closed_at = last_seen_at")
+	if err := t.store.Flush(t.Context(), f); asErr[*quota.EpochClosedError](err) == nil {
+		t.Errorf("a flush that is not the last: %v", err)
+	}
+	f = t.jobs("e1", 12, 3)
+	f.Kept, f.Final = true, true
+	for range 2 { // the reaper, and the process that was only paused
+		t.ok(t.store.Flush(t.Context(), f))
+	}
+	if n := t.usedJobs(); n != 9 {
+		t.Errorf("used %d, want 9", n)
+	}
+	t.exec("UPDATE gateway_epochs SET compacted_at = closed_at")
+	if err := t.store.Flush(t.Context(), f); asErr[*quota.EpochClosedError](err) == nil {
+		t.Errorf("after the compaction: %v", err)
+	}
+}
+
+func testGateways(t *storeTest) {
+	gateways := func() int {
+		t.Helper()
+		n, err := t.store.Gateways(t.Context())
+		return must(t, n, err)
+	}
+	if n := gateways(); n != 0 {
+		t.Errorf("%d before the first flush", n)
+	}
+	flush := func(epoch, process string, final bool) {
+		t.Helper()
+		f := t.jobs(epoch, 1, 0)
+		f.Process, f.Final = process, final
+		t.ok(t.store.Flush(t.Context(), f))
+	}
+	flush("e1", "p1", false)
+	flush("e2", "p1", false)
+	flush("e3", "p2", false)
+	flush("e4", "", false)
+	flush("e5", "p3", true)
+	if n := gateways(); n != 3 {
+		t.Errorf("%d, want 3", n)
+	}
+	t.clock.Add(store.DeadAfter)
+	flush("e3", "p2", false)
+	t.clock.Add(time.Millisecond)
+	if n := gateways(); n != 1 {
+		t.Errorf("%d, want the one that has flushed", n)
+	}
+}
+
 func testLeases(t *storeTest) {
 	take := func(holder string) bool {
 		t.Helper()
@@ -255,8 +355,8 @@ func testRecordsClock(t *storeTest) {
 	s := store.New(t.db, store.Options{Engine: t.h.Engine})
 	before := time.Now().Add(-time.Minute)
 	t.ok(s.Flush(t.Context(), t.jobs("e1", 1, 0)))
-	closed, err := s.Reap(t.Context(), "holder")
-	if err != nil || len(closed) != 0 {
+	closed, _, err := s.Reap(t.Context(), "holder")
+	if err != nil || closed != 0 {
 		t.Errorf("closed %v, %v", closed, err)
 	}
 	if n := t.number("SELECT COUNT(*) FROM gateway_epochs WHERE last_seen_at > $1", before.UTC().Format("2006-01-02 15:04:05.000000Z")); n != 1 {

@@ -124,8 +124,10 @@ func testSeedsAgain(t *testing.T, h StoreHarness) {
 		return string(text)
 	}
 	before := export()
-	for out := ""; !strings.Contains(out, "seed_plans"); { // leaves the plans
-		out = migrate(t, db, h, "down")
+	for reverted := ""; !strings.Contains(reverted, "seed_plans"); {
+		if reverted = migrate(t, db, h, "down"); !strings.HasPrefix(reverted, "reverted") { // of the seeds: leaves the plans
+			t.Fatalf("down: %q", reverted)
+		}
 	}
 	migrate(t, db, h, "up")
 	if diff := cmp.Diff(before, export()); diff != "" {

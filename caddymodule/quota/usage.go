@@ -28,6 +28,13 @@ type EpochTotals struct {
 	Kept bool
 }
 
+// ClosedEpoch is a kept epoch that was closed and whose totals counters still hold.
+type ClosedEpoch struct {
+	Epoch string
+	// For is how long ago it was closed, on the records' clock.
+	For time.Duration
+}
+
 // EpochClosedError refuses totals of an epoch that was closed by a reaper: the
 // process was thought dead. Nothing was written.
 type EpochClosedError struct {
@@ -115,6 +122,9 @@ type Seen struct {
 // if Seq is above the epoch's last one.
 type Flush struct {
 	EpochTotals
+	// Process names the gateway process, whatever epochs it has: living processes
+	// are counted. Empty: the epoch is a process of its own.
+	Process string
 	Seq     int64
 	Rollups []Rollup
 	Seen    []Seen

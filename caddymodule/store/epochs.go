@@ -24,8 +24,9 @@ const (
 	// keepChanges is how long changes stay: longer than any gateway is cut off
 	// without starting afresh.
 	keepChanges = 48 * time.Hour
-	// compactBatch bounds one run of Compact.
+	// compactBatch bounds one run of Compact, reapBatch what Reap names.
 	compactBatch = 1000
+	reapBatch    = 100
 )
 
 // The leases of the background jobs.
@@ -72,22 +73,67 @@ func (s *Store) EpochTotals(ctx context.Context, epoch string) ([]quota.Total, e
 }
 
 // Reap closes the epochs of processes that have not flushed for DeadAfter, and
-// names them. Of several callers with different holders one does it.
-func (s *Store) Reap(ctx context.Context, holder string) ([]string, error) {
-	var closed []string
-	err := s.write(ctx, func(q *sqlgen.Queries) error {
-		closed = nil
+// says how many. It names the kept epochs that are closed and not Dropped yet,
+// the longest closed first. Of several callers with different holders one does it.
+func (s *Store) Reap(ctx context.Context, holder string) (closed int, kept []quota.ClosedEpoch, err error) {
+	err = s.write(ctx, func(q *sqlgen.Queries) error {
+		closed, kept = 0, nil
 		now, held, err := s.lease(ctx, q, leaseReaper, holder, reaperLease)
 		if err != nil || !held {
 			return err
 		}
-		closed, err = q.ReapEpochs(ctx, sqlgen.ReapEpochsParams{ClosedAt: now, LastSeenAt: column.At(now.Add(-DeadAfter))})
+		dead, err := q.ReapEpochs(ctx, sqlgen.ReapEpochsParams{ClosedAt: now, LastSeenAt: column.At(now.Add(-DeadAfter))})
+		if err != nil {
+			return err
+		}
+		closed = len(dead)
+		rows, err := q.KeptEpochs(ctx, reapBatch)
+		if err != nil {
+			return err
+		}
+		for _, r := range rows {
+			kept = append(kept, quota.ClosedEpoch{Epoch: r.Epoch, For: now.Sub(r.ClosedAt.Time)})
+		}
+		return nil
+	})
+	if err != nil {
+		return 0, nil, fmt.Errorf("closing dead epochs: %w", err)
+	}
+	return closed, kept, nil
+}
+
+// Dropped notes that the counters have forgotten a closed epoch: all that they
+// held of it was flushed before. Only then may it be compacted.
+func (s *Store) Dropped(ctx context.Context, epoch string) error {
+	err := s.write(ctx, func(q *sqlgen.Queries) error {
+		now, err := s.clock(ctx, q)
+		if err != nil {
+			return err
+		}
+		_, err = q.DropEpoch(ctx, sqlgen.DropEpochParams{Epoch: epoch, DroppedAt: now})
 		return err
 	})
 	if err != nil {
-		return nil, fmt.Errorf("closing dead epochs: %w", err)
+		return fmt.Errorf("noting that epoch %s is dropped: %w", epoch, err)
 	}
-	return closed, nil
+	return nil
+}
+
+// Gateways is how many processes have flushed within DeadAfter.
+func (s *Store) Gateways(ctx context.Context) (int, error) {
+	var n int64
+	err := s.read(ctx, func(q *sqlgen.Queries) error {
+		now, err := s.clock(ctx, q)
+		if err != nil {
+			return err
+		}
+		n, err = q.LivingProcesses(ctx, column.At(now.Add(-DeadAfter)))
+		return err
+	})
+	if err != nil {
+		return 0, fmt.Errorf("counting gateways: %w", err)
+	}
+	return int(n), nil
 }
 
 // Compact folds the totals of epochs that were closed for CompactAfter into one
@@ -192,11 +238,10 @@ func (s *Store) Prune(ctx context.Context) error {
 	return nil
 }
 
-// Maintain is one round of upkeep: dead epochs are closed, old ones compacted,
-// old changes pruned. It is called every few seconds; holder names the caller to
-// the leases under which of several callers one does the work.
+// Maintain is one round of upkeep: old epochs are compacted, old changes pruned.
+// It is called every few seconds; holder names the caller to the lease under which
+// of several callers one does the work.
 func (s *Store) Maintain(ctx context.Context, holder string) error {
-	_, reaped := s.Reap(ctx, holder)
 	_, compacted := s.Compact(ctx, holder)
-	return errors.Join(reaped, compacted, s.Prune(ctx))
+	return errors.Join(compacted, s.Prune(ctx))
 }

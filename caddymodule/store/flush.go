@@ -31,12 +31,14 @@ func (s *Store) Flush(ctx context.Context, f quota.Flush) error {
 		if err != nil {
 			return err
 		}
-		n, err := q.BeatEpoch(ctx, sqlgen.BeatEpochParams{Epoch: f.Epoch, StartedAt: now})
+		n, err := q.BeatEpoch(ctx, sqlgen.BeatEpochParams{Epoch: f.Epoch, StartedAt: now, Process: text(f.Process), Kept: f.Kept})
 		if err != nil {
 			return fmt.Errorf("opening epoch: %w", err)
 		}
 		if n == 0 {
-			return closedEpoch(ctx, q, f.Epoch)
+			if err := late(ctx, q, &f); err != nil {
+				return err
+			}
 		}
 		if err := putTotals(ctx, q, f.Epoch, rows); err != nil {
 			return err
@@ -61,6 +63,21 @@ func (s *Store) Flush(ctx context.Context, f quota.Flush) error {
 		return fmt.Errorf("flushing usage: %w", err)
 	}
 	return nil
+}
+
+// late lets the last totals of a kept epoch into it although it is closed: the
+// process that was thought dead and the reaper write the same absolute totals.
+func late(ctx context.Context, q *sqlgen.Queries, f *quota.Flush) error {
+	if f.Kept && f.Final {
+		compacted, err := first(q.EpochCompacted(ctx, f.Epoch))
+		if err != nil {
+			return fmt.Errorf("loading gateway_epochs: %w", err)
+		}
+		if compacted != nil && compacted.IsZero() {
+			return nil
+		}
+	}
+	return closedEpoch(ctx, q, f.Epoch)
 }
 
 // closedEpoch is the error for a flush to a closed epoch, with the number of the

@@ -1,7 +1,7 @@
 -- name: BeatEpoch :execrows
 -- Opens the epoch at first sight, is its heartbeat, and touches nothing if it is
 -- closed. The row stays locked to the end of the transaction: nobody closes it meanwhile.
-INSERT INTO gateway_epochs (epoch, started_at, last_seen_at) VALUES ($1, $2, $2)
+INSERT INTO gateway_epochs (epoch, started_at, last_seen_at, process, kept) VALUES ($1, $2, $2, $3, $4)
 ON CONFLICT (epoch) DO UPDATE SET
     last_seen_at = CASE WHEN excluded.last_seen_at > gateway_epochs.last_seen_at THEN excluded.last_seen_at ELSE gateway_epochs.last_seen_at END
 WHERE gateway_epochs.closed_at IS NULL;
@@ -22,7 +22,9 @@ UPDATE gateway_epochs SET closed_at = $1 WHERE closed_at IS NULL AND last_seen_a
 SELECT compacted_at FROM gateway_epochs WHERE epoch = $1;
 
 -- name: CompactableEpochs :many
-SELECT epoch FROM gateway_epochs WHERE closed_at < $1 AND compacted_at IS NULL ORDER BY closed_at, epoch LIMIT $2;
+-- What counters hold of a kept epoch must have been copied before.
+SELECT epoch FROM gateway_epochs WHERE closed_at < $1 AND compacted_at IS NULL AND (NOT kept OR dropped_at IS NOT NULL)
+ORDER BY closed_at, epoch LIMIT $2;
 
 -- name: ClaimEpoch :execrows
 UPDATE gateway_epochs SET compacted_at = $2 WHERE epoch = $1 AND compacted_at IS NULL AND closed_at IS NOT NULL;

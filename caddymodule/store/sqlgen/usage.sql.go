@@ -88,7 +88,7 @@ func (q *Queries) AdvanceFlush(ctx context.Context, arg AdvanceFlushParams) (int
 }
 
 const beatEpoch = `-- name: BeatEpoch :execrows
-INSERT INTO gateway_epochs (epoch, started_at, last_seen_at) VALUES ($1, $2, $2)
+INSERT INTO gateway_epochs (epoch, started_at, last_seen_at, process, kept) VALUES ($1, $2, $2, $3, $4)
 ON CONFLICT (epoch) DO UPDATE SET
     last_seen_at = CASE WHEN excluded.last_seen_at > gateway_epochs.last_seen_at THEN excluded.last_seen_at ELSE gateway_epochs.last_seen_at END
 WHERE gateway_epochs.closed_at IS NULL
@@ -97,12 +97,19 @@ WHERE gateway_epochs.closed_at IS NULL
 type BeatEpochParams struct {
 	Epoch     string
 	StartedAt column.Time
+	Process   sql.NullString
+	Kept      bool
 }
 
 // Opens the epoch at first sight, is its heartbeat, and touches nothing if it is
 // closed. The row stays locked to the end of the transaction: nobody closes it meanwhile.
 func (q *Queries) BeatEpoch(ctx context.Context, arg BeatEpochParams) (int64, error) {
-	result, err := q.db.ExecContext(ctx, beatEpoch, arg.Epoch, arg.StartedAt)
+	result, err := q.db.ExecContext(ctx, beatEpoch,
+		arg.Epoch,
+		arg.StartedAt,
+		arg.Process,
+		arg.Kept,
+	)
 	if err != nil {
 		return 0, err
 	}
@@ -144,7 +151,8 @@ func (q *Queries) CloseEpoch(ctx context.Context, arg CloseEpochParams) (int64, 
 }
 
 const compactableEpochs = `-- name: CompactableEpochs :many
-SELECT epoch FROM gateway_epochs WHERE closed_at < $1 AND compacted_at IS NULL ORDER BY closed_at, epoch LIMIT $2
+SELECT epoch FROM gateway_epochs WHERE closed_at < $1 AND compacted_at IS NULL AND (NOT kept OR dropped_at IS NOT NULL)
+ORDER BY closed_at, epoch LIMIT $2
 `
 
 type CompactableEpochsParams struct {
@@ -152,6 +160,7 @@ type CompactableEpochsParams struct {
 	Limit    int32
 }
 
+// What counters hold of a kept epoch must have been copied before.
 func (q *Queries) CompactableEpochs(ctx context.Context, arg CompactableEpochsParams) ([]string, error) {
 	rows, err := q.db.QueryContext(ctx, compactableEpochs, arg.ClosedAt, arg.Limit)
 	if err != nil {
