@@ -66,9 +66,9 @@ type Counters interface {
 	// Reserve takes all charges or none and writes the decision into d: a denial
 	// is a decision, never an error. It may answer a *quota.ColdError, and has then
 	// taken nothing; a forced charge is never cold. quota.ErrOverflow refuses an
-	// amount that no counter can hold. Anything else means that the
-	// counters could not be asked (see on_outage), with a *CounterError where
-	// the kind is known. The caller then goes on as if nothing had been taken: a
+	// amount that no counter can hold. Anything else means that the counters could
+	// not be asked (see on_outage): a *CounterError, unless the charges themselves
+	// are malformed. The caller then goes on as if nothing had been taken: a
 	// call that may have run all the same is never sent again, and what it took
 	// is given back by the counters themselves as soon as they can be asked.
 	Reserve(ctx context.Context, cs []quota.Charge, d *quota.Decision) error
@@ -129,6 +129,13 @@ type EpochKeeper interface {
 	DropEpoch(ctx context.Context, epoch string) error
 }
 
+// EpochLister is implemented by an EpochKeeper that can say what it holds. An
+// epoch that the records have never heard of, because its process died before its
+// first flush, is found so.
+type EpochLister interface {
+	Epochs(ctx context.Context) ([]string, error)
+}
+
 // Prober is implemented by counters that may be out of reach. They get a
 // breaker: after a fault of Reserve, Peek or Refund no request waits for them
 // until Probe succeeds.
@@ -138,6 +145,18 @@ type Prober interface {
 	// write to. It settles what became of earlier calls of which that is not known
 	// (see Counters). It is called by one goroutine at a time.
 	Probe(ctx context.Context) error
+}
+
+// Reaper is implemented by a UsageStore that several processes share.
+type Reaper interface {
+	// Reap closes the epochs of dead processes, under a lease, and says how many.
+	// Where the caller copies totals, it names the kept epochs that are closed and
+	// not Dropped yet.
+	Reap(ctx context.Context, copies bool) (closed int, kept []quota.ClosedEpoch, err error)
+	// Dropped notes that the counters hold nothing more of a closed epoch.
+	Dropped(ctx context.Context, epoch string) error
+	// Gateways is how many processes live.
+	Gateways(ctx context.Context) (int, error)
 }
 
 // CounterError is a fault of counters whose kind is known.
@@ -171,5 +190,7 @@ const (
 	FaultClusterDown FaultKind = "clusterdown" // a slot has no master
 	FaultBusy        FaultKind = "busy"        // a script runs for too long
 	FaultDenied      FaultKind = "denied"      // NOAUTH, WRONGPASS, NOPERM
-	FaultOther       FaultKind = "other"
+	// FaultOther is of one call alone, such as of a key that holds something else:
+	// it opens no breaker.
+	FaultOther FaultKind = "other"
 )

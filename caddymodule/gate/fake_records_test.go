@@ -4,7 +4,9 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
+	"time"
 
 	"github.com/quotagate/quotagate/caddymodule/quota"
 )
@@ -42,6 +44,11 @@ type fakeEpoch struct {
 	rows   map[fakeRow]quota.Total
 	closed bool
 	seq    int64
+
+	// For sharedRecords.
+	process        string
+	kept, dropped  bool
+	seen, closedAt time.Time
 }
 
 type fakeRow struct {
@@ -171,7 +178,7 @@ func (r *fakeRecords) write(f quota.Flush) error {
 		e = &fakeEpoch{rows: map[fakeRow]quota.Total{}}
 		r.epochs[f.Epoch] = e
 	}
-	if e.closed {
+	if e.closed && !(f.Kept && f.Final) {
 		closed := &quota.EpochClosedError{Epoch: f.Epoch, FlushSeq: e.seq}
 		if r.noSeq {
 			closed.FlushSeq = 0
@@ -179,6 +186,10 @@ func (r *fakeRecords) write(f quota.Flush) error {
 		return fmt.Errorf("flushing: %w", closed)
 	}
 	r.flushes++
+	if e.process == "" {
+		e.process, e.kept = f.Process, f.Kept
+	}
+	e.seen = time.Now()
 	for _, t := range f.Rows {
 		k := fakeRow{t.Account, t.Metric, t.Period, t.Start}
 		old := e.rows[k]
@@ -202,7 +213,9 @@ func (r *fakeRecords) write(f quota.Flush) error {
 		}
 	}
 	r.thresholds = append(r.thresholds, f.Thresholds...)
-	e.closed = f.Final
+	if f.Final && !e.closed {
+		e.closed, e.closedAt = true, time.Now()
+	}
 	return nil
 }
 
@@ -211,9 +224,69 @@ func (r *fakeRecords) reap(epoch string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if e := r.epochs[epoch]; e != nil {
-		e.closed = true
+		e.closed, e.closedAt = true, time.Now()
 	}
 }
+
+// sharedRecords are records that several processes use: epochs die in them.
+type sharedRecords struct {
+	*fakeRecords
+	onReap    func() error // may be nil
+	onDropped func(epoch string) error
+}
+
+func (r *sharedRecords) Reap(_ context.Context, copies bool) (closed int, kept []quota.ClosedEpoch, err error) {
+	if r.onReap != nil {
+		if err := r.onReap(); err != nil {
+			return 0, nil, err
+		}
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	now := time.Now()
+	for id, e := range r.epochs {
+		if !e.closed && now.Sub(e.seen) > 3*time.Second {
+			e.closed, e.closedAt = true, now
+			closed++
+		}
+		if copies && e.closed && e.kept && !e.dropped {
+			kept = append(kept, quota.ClosedEpoch{Epoch: id, For: now.Sub(e.closedAt)})
+		}
+	}
+	slices.SortFunc(kept, func(a, b quota.ClosedEpoch) int { return strings.Compare(a.Epoch, b.Epoch) })
+	return closed, kept, nil
+}
+
+func (r *sharedRecords) Dropped(_ context.Context, epoch string) error {
+	if r.onDropped != nil {
+		if err := r.onDropped(epoch); err != nil {
+			return err
+		}
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.epochs[epoch].dropped = true
+	return nil
+}
+
+func (r *sharedRecords) Gateways(context.Context) (int, error) {
+	if r.onReap != nil {
+		if err := r.onReap(); err != nil {
+			return 0, err
+		}
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	processes := map[string]bool{}
+	for _, e := range r.epochs {
+		if !e.closed && time.Since(e.seen) <= 3*time.Second {
+			processes[e.process] = true
+		}
+	}
+	return len(processes), nil
+}
+
+var _ Reaper = (*sharedRecords)(nil)
 
 func (r *fakeRecords) EpochTotals(_ context.Context, epoch string) ([]quota.Total, error) {
 	r.mu.Lock()

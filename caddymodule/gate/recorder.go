@@ -2,6 +2,7 @@ package gate
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"sync"
 	"time"
@@ -37,7 +38,9 @@ type recorder struct {
 	every  time.Duration
 	stats  *Stats
 	log    *zap.Logger
-	shards [recorderShards]rollupShard
+	// process names this process to the records.
+	process string
+	shards  [recorderShards]rollupShard
 
 	ticks int // of run alone
 
@@ -74,7 +77,7 @@ type rollupSum struct{ requests, cost int64 }
 
 func newRecorder(l Ledger, u UsageStore, every time.Duration, stats *Stats, log *zap.Logger) *recorder {
 	r := &recorder{
-		ledger: l, usage: u, every: every, stats: stats, log: log,
+		ledger: l, usage: u, every: every, stats: stats, log: log, process: rand.Text(),
 		// Numbers grow from one process to the next, whatever epoch they belong to.
 		seq:     time.Now().UnixNano(),
 		rollups: map[rollupKind]rollupSum{}, known: map[quota.Subject]string{},
@@ -201,6 +204,7 @@ func (r *recorder) write(ctx context.Context, t quota.EpochTotals, current bool)
 		r.collectThresholds()
 		f.Thresholds = r.thresholds
 	}
+	f.Process = r.process
 	err = r.usage.Flush(ctx, f)
 	if closed := (*quota.EpochClosedError)(nil); errors.As(err, &closed) {
 		if current && r.inFlight.Seq <= closed.FlushSeq {
@@ -221,6 +225,11 @@ func (r *recorder) write(ctx context.Context, t quota.EpochTotals, current bool)
 // rebase goes on in a new epoch after a reaper has closed ours: what the
 // closed one lacks is carried over.
 func (r *recorder) rebase(ctx context.Context, t quota.EpochTotals) error {
+	if t.Kept && !t.Final {
+		r.ledger.Rebase(t.Epoch, nil)
+		r.log.Warn("an epoch of this process had been closed; another was begun", zap.String("epoch", t.Epoch))
+		return nil
+	}
 	rows, err := r.usage.EpochTotals(ctx, t.Epoch)
 	if compacted := (*quota.EpochCompactedError)(nil); errors.As(err, &compacted) && t.Final {
 		// Counting what it holds once more would double all but its last second.

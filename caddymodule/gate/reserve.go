@@ -3,7 +3,6 @@ package gate
 import (
 	"context"
 	"errors"
-	"fmt"
 	"time"
 
 	"github.com/quotagate/quotagate/caddymodule/quota"
@@ -57,7 +56,7 @@ func (g *Gate) warm(ctx context.Context, account quota.Subject, key func(int) qu
 		if !errors.As(err, &cold) {
 			return err
 		}
-		if cause := g.refill(ctx, account, key, cold); cause != nil {
+		if cause := g.rt.refills.refill(account, key, cold); cause != nil {
 			g.rt.Stats.ColdFailures.Add(1)
 			g.rt.Stats.fault("records", cause)
 			return &unloadedError{cold, cause}
@@ -65,32 +64,6 @@ func (g *Gate) warm(ctx context.Context, account quota.Subject, key func(int) qu
 		err = call()
 	}
 	return err
-}
-
-// refill loads what the records say of cold counters, on a context of its own:
-// a client that leaves must not undo it for the next.
-func (g *Gate) refill(ctx context.Context, account quota.Subject, key func(int) quota.Key, cold *quota.ColdError) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), loadTimeout)
-	defer cancel()
-	g.rt.Stats.ColdLoads.Add(1)
-	defer g.rt.Stats.took(CallUsage, time.Now())
-	keys := make([]quota.UsageKey, len(cold.Charges))
-	for i, at := range cold.Charges {
-		k := key(at)
-		keys[i] = quota.UsageKey{Metric: k.Name, Period: k.Period, Start: k.Start}
-	}
-	used, err := g.rt.usage.Usage(ctx, account, keys, cold.Except)
-	if err != nil {
-		return err
-	}
-	if len(used) != len(keys) {
-		return fmt.Errorf("%d amounts for %d keys", len(used), len(keys))
-	}
-	bases := make([]quota.Base, len(used))
-	for i, at := range cold.Charges {
-		bases[i] = quota.Base{Key: key(at), Used: used[i] + cold.Carry[i], Generation: cold.Generation}
-	}
-	return g.rt.engine.Fill(ctx, bases)
 }
 
 // outage applies on_outage while the counters, or the usage that they start

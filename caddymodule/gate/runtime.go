@@ -58,6 +58,9 @@ type Runtime struct {
 	usage    UsageStore
 	bus      Bus
 	recorder *recorder
+	refills  *refills
+	guard    *guarded // nil: counters that cannot be out of reach
+	reaper   *reaper  // nil: records of one process
 	log      *zap.Logger
 
 	stop context.CancelFunc
@@ -73,13 +76,16 @@ func NewRuntime(o Options) (*Runtime, error) {
 		o.Observe = func(string, time.Duration) {}
 	}
 	o.Log = sparing(o.Log)
-	rt := &Runtime{Stats: &Stats{observe: o.Observe}, engine: o.Engine, usage: o.Usage, bus: o.Bus, log: o.Log}
+	rt := &Runtime{Stats: &Stats{observe: o.Observe}, usage: o.Usage, bus: o.Bus, log: o.Log}
+	rt.engine, rt.guard = guard(o.Engine, rt.Stats, o.Log)
+	rt.refills = newRefills(rt)
+	rt.reaper = newReaper(rt, o.Engine)
 	var err error
 	if rt.Entitlements, err = newEntitlements(&o, rt.Stats); err != nil {
 		return nil, err
 	}
 	rt.Streams = newStreams(rt)
-	rt.recorder = newRecorder(o.Engine, o.Usage, o.FlushEvery, rt.Stats, o.Log)
+	rt.recorder = newRecorder(rt.engine, o.Usage, o.FlushEvery, rt.Stats, o.Log)
 	rt.Entitlements.onLoad = rt.recorder.seen
 	return rt, nil
 }
@@ -100,6 +106,13 @@ func (rt *Runtime) Start(ctx context.Context) {
 	rt.wg.Go(func() { rt.watch(ctx) })
 	rt.wg.Go(func() { rt.recorder.run(ctx) })
 	rt.wg.Go(func() { rt.Streams.run(ctx) })
+	if rt.guard != nil {
+		rt.wg.Go(func() { rt.guard.run(ctx) })
+		rt.wg.Go(func() { rt.refills.run(ctx) })
+	}
+	if rt.reaper != nil {
+		rt.wg.Go(func() { rt.reaper.run(ctx) })
+	}
 }
 
 // Stop ends the background work and flushes what was counted. What cannot be
@@ -156,6 +169,28 @@ func (rt *Runtime) apply(changes []quota.Change) {
 	}
 	rt.Entitlements.apply(changes)
 	rt.Streams.wake()
+}
+
+// Outage is a time in which the counters are out of reach.
+type Outage struct {
+	Since time.Time
+	Kind  FaultKind
+}
+
+// Outage is the one that lasts, nil if there is none.
+func (rt *Runtime) Outage() *Outage {
+	if rt.guard == nil {
+		return nil
+	}
+	return rt.guard.outage()
+}
+
+// Gateways is how many processes share the limits, as far as this one knows; at least 1.
+func (rt *Runtime) Gateways() int {
+	if rt.guard == nil {
+		return 1
+	}
+	return int(rt.guard.local.gateways.Load())
 }
 
 // Flush writes usage to the records now.

@@ -1,6 +1,9 @@
 package gate
 
 import (
+	"errors"
+	"iter"
+	"slices"
 	"sync/atomic"
 	"time"
 )
@@ -13,7 +16,14 @@ type Stats struct {
 	Changes, WatchFailures, RollupsDropped         atomic.Int64
 	UnlimitedScopes                                atomic.Int64 // answers by quota.FallbackRate
 	StreamsClosed                                  atomic.Int64
+	// While the counters were out of reach: how often that began, and the requests
+	// that were judged in this process.
+	BreakerOpened, LocalAdmitted, LocalDenied atomic.Int64
+	// EpochsReaped are epochs of dead processes that this one closed, EpochsCopied
+	// those whose totals it copied from the counters.
+	EpochsReaped, EpochsCopied atomic.Int64
 
+	faults    [len(faultKinds)]atomic.Int64
 	observe   func(call string, d time.Duration)
 	started   atomic.Int64 // Unix ns
 	lastFlush atomic.Int64 // Unix ns
@@ -59,6 +69,37 @@ func (s *Stats) took(call string, began time.Time) { s.observe(call, time.Since(
 
 func (s *Stats) fault(part string, err error) {
 	s.lastError.Store(&Fault{Part: part, At: time.Now(), Err: err.Error()})
+}
+
+var faultKinds = [...]FaultKind{
+	FaultTimeout, FaultUnreachable, FaultBroken, FaultNoScript, FaultReadOnly, FaultLoading, FaultMemory,
+	FaultMisconf, FaultClusterDown, FaultBusy, FaultDenied, FaultOther,
+}
+
+// CounterFaults tells of each kind of fault how often the counters had it.
+func (s *Stats) CounterFaults() iter.Seq2[FaultKind, int64] {
+	return func(yield func(FaultKind, int64) bool) {
+		for i := range faultKinds {
+			if !yield(faultKinds[i], s.faults[i].Load()) {
+				return
+			}
+		}
+	}
+}
+
+// counterFault notes a failed call of the counters.
+func (s *Stats) counterFault(err error) {
+	kind := FaultOther
+	if f := (*CounterError)(nil); errors.As(err, &f) {
+		kind = f.Kind
+	}
+	i := slices.Index(faultKinds[:], kind)
+	if i < 0 {
+		i = len(faultKinds) - 1
+	}
+	s.faults[i].Add(1)
+	s.CounterFailures.Add(1)
+	s.fault("counters", err)
 }
 
 func (s *Stats) loadFailed(err error) {

@@ -47,6 +47,9 @@ type Charge struct {
 	// Force counts without denying. A rate that is over its limit is reported as
 	// denied and not counted; usage is always counted.
 	Force bool
+	// DenyOnOutage says that the request must not pass unless the counters have
+	// been asked: a rule that charges this one denies in an outage.
+	DenyOnOutage bool
 	// Status of the denial.
 	Status int
 	// Rule is the index of the applied rule that asks.
@@ -109,7 +112,7 @@ func appendLimits(dst []Charge, c Caller, r *Applied, index int, warn func(Warni
 	digest := c.digest(subject)
 	for _, l := range r.Limits {
 		key := Key{Digest: digest, Name: l.Scope}
-		if charged(dst, key, r.Shadow) {
+		if charged(dst, key, r) {
 			continue
 		}
 		rate, ok := l.Base, l.Base.Window != 0
@@ -124,7 +127,7 @@ func appendLimits(dst []Charge, c Caller, r *Applied, index int, warn func(Warni
 		}
 		dst = put(dst, Charge{
 			Key: key, Limit: Limit{Max: rate.Requests, Window: rate.Window},
-			Cost: 1, Force: r.Shadow, Status: 429, Rule: index,
+			Cost: 1, Force: r.Shadow, DenyOnOutage: r.deniesOnOutage(), Status: 429, Rule: index,
 		})
 	}
 	return dst
@@ -187,12 +190,12 @@ func appendSpend(dst []Charge, e *Entitlement, digest Digest, r *Applied, index,
 		}
 		start, end := p.Span(now, e.Anchor)
 		key := Key{Digest: digest, Name: metric, Space: SpaceUsage, Period: p, Start: unix(start)}
-		if charged(dst, key, r.Shadow) {
+		if charged(dst, key, r) {
 			continue
 		}
 		ch := Charge{
 			Key: key, Limit: Limit{Unlimited: true}, Cost: cost, Need: need,
-			Account: e.Account, End: unix(end), Once: r.Once, Force: r.Shadow, Rule: index,
+			Account: e.Account, End: unix(end), Once: r.Once, Force: r.Shadow, DenyOnOutage: r.deniesOnOutage(), Rule: index,
 		}
 		if limited && q.Period == p {
 			ch.Limit = Limit{Max: q.Limit, Unlimited: q.Unlimited}
@@ -204,11 +207,17 @@ func appendSpend(dst []Charge, e *Entitlement, digest Digest, r *Applied, index,
 }
 
 // charged reports whether a charge for k stands already and is not to be
-// replaced by one of a rule whose mode is shadow or not.
-func charged(cs []Charge, k Key, shadow bool) bool {
+// replaced by one of the rule. The rule then shares it, with what it says of outages.
+func charged(cs []Charge, k Key, r *Applied) bool {
 	i := find(cs, k)
-	return i >= 0 && (shadow || !cs[i].Force)
+	if i < 0 || (!r.Shadow && cs[i].Force) {
+		return false
+	}
+	cs[i].DenyOnOutage = cs[i].DenyOnOutage || r.deniesOnOutage()
+	return true
 }
+
+func (r *Applied) deniesOnOutage() bool { return r.DenyOnOutage && !r.Shadow }
 
 // put appends ch, or replaces the charge for the same key in its place.
 func put(cs []Charge, ch Charge) []Charge {

@@ -32,6 +32,7 @@ const (
 // The leases of the background jobs.
 const (
 	leaseReaper  = "reaper"
+	leaseCopier  = "copier"
 	leaseCompact = "compaction"
 )
 
@@ -73,12 +74,17 @@ func (s *Store) EpochTotals(ctx context.Context, epoch string) ([]quota.Total, e
 }
 
 // Reap closes the epochs of processes that have not flushed for DeadAfter, and
-// says how many. It names the kept epochs that are closed and not Dropped yet,
-// the longest closed first. Of several callers with different holders one does it.
-func (s *Store) Reap(ctx context.Context, holder string) (closed int, kept []quota.ClosedEpoch, err error) {
+// says how many. For a caller that copies totals from counters it names the kept
+// epochs that are closed and not Dropped yet, the longest closed first. Of several
+// callers with different holders one does it, and one that copies.
+func (s *Store) Reap(ctx context.Context, holder string, copies bool) (closed int, kept []quota.ClosedEpoch, err error) {
 	err = s.write(ctx, func(q *sqlgen.Queries) error {
 		closed, kept = 0, nil
-		now, held, err := s.lease(ctx, q, leaseReaper, holder, reaperLease)
+		name := leaseReaper
+		if copies {
+			name = leaseCopier
+		}
+		now, held, err := s.lease(ctx, q, name, holder, reaperLease)
 		if err != nil || !held {
 			return err
 		}
@@ -86,7 +92,9 @@ func (s *Store) Reap(ctx context.Context, holder string) (closed int, kept []quo
 		if err != nil {
 			return err
 		}
-		closed = len(dead)
+		if closed = len(dead); !copies {
+			return nil
+		}
 		rows, err := q.KeptEpochs(ctx, reapBatch)
 		if err != nil {
 			return err

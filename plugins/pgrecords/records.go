@@ -176,6 +176,19 @@ func (r *Records) Usage(ctx context.Context, account quota.Subject, keys []quota
 // Maintain implements gate.Maintainer.
 func (r *Records) Maintain(ctx context.Context) error { return r.store.Maintain(ctx, r.holder) }
 
+// Reap implements gate.Reaper.
+func (r *Records) Reap(ctx context.Context, copies bool) (int, []quota.ClosedEpoch, error) {
+	return r.store.Reap(ctx, r.holder, copies)
+}
+
+// Dropped implements gate.Reaper.
+func (r *Records) Dropped(ctx context.Context, epoch string) error {
+	return r.store.Dropped(ctx, epoch)
+}
+
+// Gateways implements gate.Reaper.
+func (r *Records) Gateways(ctx context.Context) (int, error) { return r.store.Gateways(ctx) }
+
 // Metrics are the metrics that plans name.
 func (r *Records) Metrics(ctx context.Context) ([]string, error) { return r.store.Metrics(ctx) }
 
@@ -203,4 +216,5 @@ var (
 	_ caddymodule.Records      = (*Records)(nil)
 	_ caddymodule.MetricLister = (*Records)(nil)
 	_ gate.Maintainer          = (*Records)(nil)
+	_ gate.Reaper              = (*Records)(nil)
 )

@@ -3,7 +3,8 @@
 -- closed. The row stays locked to the end of the transaction: nobody closes it meanwhile.
 INSERT INTO gateway_epochs (epoch, started_at, last_seen_at, process, kept) VALUES ($1, $2, $2, $3, $4)
 ON CONFLICT (epoch) DO UPDATE SET
-    last_seen_at = CASE WHEN excluded.last_seen_at > gateway_epochs.last_seen_at THEN excluded.last_seen_at ELSE gateway_epochs.last_seen_at END
+    last_seen_at = CASE WHEN excluded.last_seen_at > gateway_epochs.last_seen_at THEN excluded.last_seen_at ELSE gateway_epochs.last_seen_at END,
+    process = COALESCE(gateway_epochs.process, excluded.process)
 WHERE gateway_epochs.closed_at IS NULL;
 
 -- name: AdvanceFlush :execrows

@@ -1,0 +1,138 @@
+package gate
+
+import (
+	"context"
+	"time"
+
+	"github.com/quotagate/quotagate/caddymodule/quota"
+	"go.uber.org/zap"
+)
+
+// run probes while the breaker is open, and settles what an outage leaves. It
+// never waits for the records.
+func (g *guarded) run(ctx context.Context) {
+	tick := time.NewTicker(settleEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-g.tripped:
+			g.recover(ctx)
+		case <-tick.C:
+			g.local.sweep(sweepBatch)
+			g.settle(ctx)
+		}
+	}
+}
+
+// recover probes until the counters answer, and closes the breaker. The waits
+// grow to probeEvery: that and one probe are the longest that a recovery goes unnoticed.
+func (g *guarded) recover(ctx context.Context) {
+	g.mu.Lock()
+	wait := firstProbe
+	if g.opened.Sub(g.closed) < soon {
+		wait = probeEvery
+	}
+	g.mu.Unlock()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(wait):
+		}
+		g.local.sweep(sweepBatch)
+		if err := g.probe(ctx); err == nil {
+			break
+		}
+		wait = min(2*wait, probeEvery)
+	}
+	g.mu.Lock()
+	g.closed = time.Now()
+	lasted := g.closed.Sub(g.opened)
+	g.everyone = g.everyone || lasted >= longTime
+	g.mu.Unlock()
+	g.fault.Store(nil)
+	g.log.Warn("the counters answer again", zap.Duration("outage", lasted))
+	g.settle(ctx)
+}
+
+func (g *guarded) probe(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, probeLimit)
+	defer cancel()
+	return g.prober.Probe(ctx)
+}
+
+// settle ends what was counted here while the breaker is closed. When the records
+// hold it, the shared usage of those accounts is made cold: what it lacks is then
+// loaded with the rest. Requests that were judged here while the breaker closed
+// are found by the next call.
+func (g *guarded) settle(ctx context.Context) {
+	if g.fault.Load() != nil {
+		return
+	}
+	if counted, _ := g.local.holds(); counted {
+		for _, account := range g.local.end() {
+			g.doubt(account)
+		}
+	}
+	if _, ended := g.local.holds(); ended > 0 {
+		return // the recorder has yet to write it
+	}
+	accounts := g.doubts()
+	for i, account := range accounts {
+		if err := g.shared.Forget(ctx, account); err != nil {
+			for _, left := range accounts[i:] {
+				g.doubt(left)
+			}
+			if !g.faulty(ctx, err) {
+				g.stats.counterFault(err)
+			}
+			return
+		}
+	}
+}
+
+func (g *guarded) doubt(account quota.Subject) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if account == quota.AllSubjects || len(g.doubtful) >= maxDoubtful {
+		g.everyone = true
+	}
+	if g.everyone {
+		clear(g.doubtful)
+		return
+	}
+	g.doubtful[account] = struct{}{}
+}
+
+// doubts takes the accounts whose shared usage is to be forgotten.
+func (g *guarded) doubts() []quota.Subject {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.everyone {
+		g.everyone = false
+		clear(g.doubtful)
+		return []quota.Subject{quota.AllSubjects}
+	}
+	if len(g.doubtful) == 0 {
+		return nil
+	}
+	accounts := make([]quota.Subject, 0, len(g.doubtful))
+	for account := range g.doubtful {
+		accounts = append(accounts, account)
+	}
+	clear(g.doubtful)
+	return accounts
+}
+
+// outage is the one that lasts, nil if there is none.
+func (g *guarded) outage() *Outage {
+	f := g.fault.Load()
+	if f == nil {
+		return nil
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return &Outage{Since: g.opened, Kind: f.Kind}
+}

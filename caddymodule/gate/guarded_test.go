@@ -1,0 +1,361 @@
+package gate
+
+import (
+	"context"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/quotagate/quotagate/caddymodule/quota"
+)
+
+// fleet is gateways that share counters and records.
+type fleet struct {
+	shared  *fakeShared
+	records *sharedRecords
+	nodes   []*member
+}
+
+type member struct {
+	*harness
+	node    *fakeNode
+	stopped bool
+}
+
+func newFleet(t testing.TB, n int, plan *quota.Plan, change ...func(*sharedRecords)) *fleet {
+	f := &fleet{shared: newFakeShared(), records: &sharedRecords{fakeRecords: newFakeRecords()}}
+	f.records.plan = plan
+	for _, c := range change {
+		c(f.records)
+	}
+	for range n {
+		f.join(t)
+	}
+	time.Sleep(2500 * time.Millisecond) // each has flushed, and knows of the others
+	synctest.Wait()
+	return f
+}
+
+func (f *fleet) join(t testing.TB) *member {
+	m := &member{node: newFakeNode(f.shared)}
+	m.harness = newHarness(t, func(o *Options) {
+		o.Engine, o.Loader, o.Bus, o.Usage = m.node, f.records, f.records, f.records
+	})
+	m.rt.Start(context.Background())
+	f.nodes = append(f.nodes, m)
+	return m
+}
+
+// kill ends a gateway without a word.
+func (m *member) kill() {
+	m.stopped = true
+	m.rt.stop()
+	m.rt.wg.Wait()
+}
+
+func (f *fleet) stop() {
+	for _, m := range f.nodes {
+		if !m.stopped {
+			m.rt.Stop(context.Background())
+		}
+	}
+}
+
+// try asks for admission and settles at once; code is empty where it passed.
+func (m *member) try(t testing.TB, s quota.Subject, rules ...quota.Applied) (code string) {
+	t.Helper()
+	ticket, err := m.gate.Admit(t.Context(), m.caller(t, s), rules, Policy{})
+	if err != nil {
+		ticket.Discard()
+		return asDenial(t, err).Code
+	}
+	ticket.Settle(t.Context(), ok200)
+	return ""
+}
+
+func work(limit int64, window time.Duration, change ...func(*quota.Rule)) quota.Applied {
+	r := quota.Rule{
+		Name: "work", Spends: spend("jobs", 1),
+		Limits: []quota.ScopeLimit{{Scope: "work", Base: quota.Rate{Requests: limit, Window: window}}},
+	}
+	for _, f := range change {
+		f(&r)
+	}
+	return applied(r)
+}
+
+func denyOnOutage(r *quota.Rule) { r.DenyOnOutage = true }
+
+// While the counters are out of reach a rule that allows is judged in this
+// process, by its share of the limit, and at once; one that denies is refused.
+func TestOutage(t *testing.T) {
+	t.Parallel()
+	for name, mode := range map[string]int{"refused": callsRefused, "hangs": callsHang, "ran": callsRan} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				f := newFleet(t, 4, limited(100, 0))
+				defer f.stop()
+				m := f.nodes[0]
+				if n := m.rt.Gateways(); n != 4 {
+					t.Fatalf("%d gateways are known", n)
+				}
+				if code := m.try(t, alice, work(20, time.Hour)); code != "" {
+					t.Fatal(code)
+				}
+				f.shared.set(mode)
+				began := time.Now()
+				passed := 0
+				for range 20 {
+					if m.try(t, alice, work(20, time.Hour)) == "" {
+						passed++
+					}
+				}
+				if passed != 5 {
+					t.Errorf("%d passed in a quarter of 20", passed)
+				}
+				if took := time.Since(began); took > callTimeout {
+					t.Errorf("20 requests took %s", took)
+				}
+				if o := m.rt.Outage(); o == nil || o.Since.After(began.Add(callTimeout)) {
+					t.Errorf("outage %+v", o)
+				}
+				if code := m.try(t, alice, work(20, time.Hour, denyOnOutage)); code != quota.CodeLimiterUnavailable {
+					t.Errorf("a rule that denies in an outage: %q", code)
+				}
+				if m.rt.Stats.LocalAdmitted.Load() != 5 || m.rt.Stats.LocalDenied.Load() != 15 {
+					t.Errorf("admitted %d, denied %d here", m.rt.Stats.LocalAdmitted.Load(), m.rt.Stats.LocalDenied.Load())
+				}
+				time.Sleep(time.Minute)
+				f.shared.set(callsWork)
+				time.Sleep(2 * time.Second)
+				if m.rt.Outage() != nil {
+					t.Error("it lasts two seconds after the counters are back")
+				}
+				if code := m.try(t, alice, work(20, time.Hour, denyOnOutage)); code != "" {
+					t.Errorf("after the outage: %q", code)
+				}
+				time.Sleep(2 * time.Second)
+				if n := f.records.used(alice, "jobs", quota.PeriodMonth); n != 7 {
+					t.Errorf("%d jobs are recorded, want 7", n)
+				}
+			})
+		})
+	}
+}
+
+// A quota goes by the records and what was admitted here, and what is admitted
+// by others is seen when it is flushed. The counters that come back know all of it.
+func TestOutageQuota(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		f := newFleet(t, 2, limited(10, 0))
+		defer f.stop()
+		job := applied(quota.Rule{Name: "job", Spends: spend("jobs", 1)})
+		a, b := f.nodes[0], f.nodes[1]
+		for range 3 {
+			if code := a.try(t, alice, job); code != "" {
+				t.Fatal(code)
+			}
+		}
+		time.Sleep(2 * time.Second) // flushed
+		f.shared.set(callsRefused)
+		for range 4 {
+			if code := a.try(t, alice, job); code != "" {
+				t.Fatal(code)
+			}
+		}
+		b.try(t, alice, job) // not knowing of the four
+		time.Sleep(5 * time.Second)
+		b.try(t, alice, job) // asks for a renewal
+		time.Sleep(2 * time.Second)
+		if code := b.try(t, alice, job); code != "" {
+			t.Fatalf("the tenth: %q", code)
+		}
+		if code := b.try(t, alice, job); code != quota.CodeQuotaExceeded {
+			t.Errorf("the eleventh: %q", code)
+		}
+		f.shared.set(callsWork)
+		time.Sleep(4 * time.Second)
+		for _, m := range f.nodes {
+			if code := m.try(t, alice, job); code != quota.CodeQuotaExceeded {
+				t.Errorf("after the outage: %q", code)
+			}
+		}
+		if n := f.records.used(alice, "jobs", quota.PeriodMonth); n != 10 {
+			t.Errorf("%d jobs are recorded", n)
+		}
+	})
+}
+
+// Neither what is wrong with one call nor a client that leaves opens the breaker;
+// the request is judged here all the same, and counted.
+func TestBreakerStaysClosed(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		f := newFleet(t, 1, limited(100, 0))
+		defer f.stop()
+		m := f.nodes[0]
+		f.shared.set(callsOdd)
+		if code := m.try(t, alice, work(20, time.Hour)); code != "" {
+			t.Error(code)
+		}
+		if code := m.try(t, alice, work(20, time.Hour, denyOnOutage)); code != quota.CodeLimiterUnavailable {
+			t.Errorf("a rule that denies: %q", code)
+		}
+		f.shared.set(callsRan)
+		ctx, leave := context.WithCancel(t.Context())
+		leave()
+		ticket, err := m.gate.Admit(ctx, m.caller(t, alice), []quota.Applied{work(20, time.Hour)}, Policy{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ticket.Settle(ctx, Result{Fate: Unknown})
+		if m.rt.Outage() != nil || m.rt.Stats.BreakerOpened.Load() != 0 {
+			t.Error("the breaker opened")
+		}
+		f.shared.set(callsWork)
+		m.try(t, alice, work(20, time.Hour))
+		time.Sleep(2 * time.Second)
+		if n := f.records.used(alice, "jobs", quota.PeriodMonth); n != 3 {
+			t.Errorf("%d jobs are recorded, want 3", n)
+		}
+	})
+}
+
+// Records that hang while the counters are gone slow down nobody: a quota is then
+// not compared, but counted.
+func TestOutageOfBoth(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var hang atomic.Bool
+		f := newFleet(t, 1, limited(10, 0), func(r *sharedRecords) {
+			r.onUsage = func() error {
+				for hang.Load() {
+					time.Sleep(time.Second)
+				}
+				return nil
+			}
+		})
+		m := f.nodes[0]
+		m.try(t, alice, work(100, time.Hour))
+		time.Sleep(2 * time.Second)
+		hang.Store(true)
+		f.shared.set(callsRefused)
+		for range 20 {
+			began := time.Now()
+			if code := m.try(t, alice, work(100, time.Hour)); code != "" {
+				t.Fatal(code)
+			}
+			if took := time.Since(began); took > 5*time.Millisecond {
+				t.Fatalf("it took %s", took)
+			}
+		}
+		hang.Store(false)
+		time.Sleep(3 * time.Second)
+		m.try(t, alice, work(100, time.Hour))
+		time.Sleep(10 * time.Millisecond)
+		if code := m.try(t, alice, work(100, time.Hour)); code != quota.CodeQuotaExceeded {
+			t.Errorf("the records are back: %q", code)
+		}
+		f.shared.set(callsWork)
+		time.Sleep(5 * time.Second)
+		f.stop()
+		if n := f.records.used(alice, "jobs", quota.PeriodMonth); n < 21 || n > 22 {
+			t.Errorf("%d jobs are recorded", n)
+		}
+	})
+}
+
+// A breaker that opens again and again is not probed at once: most requests never
+// meet the counters.
+func TestBreakerFlaps(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		f := newFleet(t, 1, limited(1_000_000, 0))
+		defer f.stop()
+		m := f.nodes[0]
+		for range 100 {
+			f.shared.set(callsWork)
+			time.Sleep(5 * time.Millisecond)
+			f.shared.set(callsHang)
+			m.try(t, alice, work(1_000_000, time.Hour))
+			time.Sleep(45 * time.Millisecond)
+		}
+		if n := m.rt.Stats.BreakerOpened.Load(); n > 12 {
+			t.Errorf("it opened %d times in 10 s", n)
+		}
+	})
+}
+
+// Counters in the process have no breaker.
+func TestCountersInTheProcess(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t)
+	if h.rt.guard != nil || h.rt.engine != Engine(h.engine) || h.rt.Gateways() != 1 || h.rt.Outage() != nil {
+		t.Error("they are guarded")
+	}
+}
+
+// A refund goes where it can be booked; of a call of which nothing is known the
+// counters see to it themselves.
+func TestOutageRefund(t *testing.T) {
+	t.Parallel()
+	for name, mode := range map[string]int{"refused": callsRefused, "hangs": callsHang, "ran": callsRan} {
+		for _, takenHere := range []bool{false, true} {
+			t.Run(name, func(t *testing.T) {
+				t.Parallel()
+				synctest.Test(t, func(t *testing.T) {
+					f := newFleet(t, 1, limited(100, 0))
+					m := f.nodes[0]
+					before, after := callsWork, mode
+					if takenHere {
+						before, after = mode, callsWork
+					}
+					f.shared.set(before)
+					ticket := m.admit(t, m.caller(t, alice), work(100, time.Hour))
+					f.shared.set(after)
+					time.Sleep(2 * time.Second)
+					ticket.Settle(t.Context(), Result{Fate: Unreached})
+					f.shared.set(callsWork)
+					time.Sleep(3 * time.Second)
+					m.try(t, alice, work(100, time.Hour))
+					f.stop()
+					if n := f.records.used(alice, "jobs", quota.PeriodMonth); n != 1 {
+						t.Errorf("%d jobs are recorded, want 1", n)
+					}
+				})
+			})
+		}
+	}
+}
+
+// What an admin empties or changes meanwhile is not forgotten.
+func TestOutageForgetAndReset(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		f := newFleet(t, 1, limited(5, 5))
+		defer f.stop()
+		m := f.nodes[0]
+		job := applied(quota.Rule{Name: "job", Spends: spend("storage", 1)})
+		if code := m.try(t, alice, job); code != "" {
+			t.Fatal(code)
+		}
+		f.shared.set(callsRefused)
+		m.try(t, alice, job)
+		f.records.mu.Lock()
+		f.records.levels["storage"] = 3
+		f.records.mu.Unlock()
+		f.records.change(alice, nil)
+		synctest.Wait()
+		if emptied, err := m.rt.engine.Reset(t.Context(), alice, nil); err == nil {
+			t.Errorf("emptied %v, without a word of the shared ones", emptied)
+		}
+		f.shared.set(callsWork)
+		time.Sleep(3 * time.Second)
+		if code := m.try(t, alice, job); code != quota.CodeQuotaExceeded {
+			t.Errorf("with 5 of 5 in use: %q", code)
+		}
+	})
+}
