@@ -33,7 +33,8 @@ type Status struct {
 	Cache         CacheStatus `json:"cache"`
 	Usage         UsageStatus `json:"usage"`
 	// OpenStreams are open event streams and hijacked connections of known callers.
-	OpenStreams int `json:"open_streams"`
+	OpenStreams int           `json:"open_streams"`
+	Sharing     SharingStatus `json:"sharing"`
 	// Failures are counted since the process began.
 	Failures FailureStatus `json:"failures"`
 	// LastFault is the latest failure of a dependency; null: none yet.
@@ -56,6 +57,26 @@ type UsageStatus struct {
 	LastFlush      *time.Time `json:"last_flush"`
 	LagSeconds     *float64   `json:"lag_seconds"`
 	RollupsDropped int64      `json:"rollups_dropped"`
+}
+
+// SharingStatus is how this gateway shares limits with others.
+type SharingStatus struct {
+	// Gateways is how many processes share the limits, as far as this one knows.
+	Gateways int `json:"gateways"`
+	// Outage is set while the shared counters are out of reach.
+	Outage *OutageStatus `json:"outage"`
+	// What was judged in this process meanwhile, since it began.
+	LocalAdmitted int64 `json:"local_admitted"`
+	LocalDenied   int64 `json:"local_denied"`
+	// Epochs of dead gateways that this one closed, and whose totals it copied.
+	EpochsReaped int64 `json:"epochs_reaped"`
+	EpochsCopied int64 `json:"epochs_copied"`
+}
+
+// OutageStatus is a time in which the counters are out of reach.
+type OutageStatus struct {
+	Since time.Time `json:"since"`
+	Kind  string    `json:"kind"` // such as timeout, unreachable or loading
 }
 
 // FailureStatus counts failures by what has failed.
@@ -146,6 +167,10 @@ func statusOf(rt *gate.Runtime) Status {
 		},
 		Usage:       UsageStatus{RollupsDropped: s.RollupsDropped.Load()},
 		OpenStreams: rt.Streams.Len(),
+		Sharing: SharingStatus{
+			Gateways: rt.Gateways(), LocalAdmitted: s.LocalAdmitted.Load(), LocalDenied: s.LocalDenied.Load(),
+			EpochsReaped: s.EpochsReaped.Load(), EpochsCopied: s.EpochsCopied.Load(),
+		},
 		Failures: FailureStatus{
 			Loads: s.LoadFailures.Load(), Watch: s.WatchFailures.Load(), Counters: s.CounterFailures.Load(),
 			Refunds: s.RefundFailures.Load(), ColdLoads: s.ColdFailures.Load(), Flushes: s.FlushFailures.Load(),
@@ -154,6 +179,9 @@ func statusOf(rt *gate.Runtime) Status {
 	if at := s.LastFlush(); !at.IsZero() {
 		utc, lag := at.UTC(), time.Since(at).Seconds()
 		st.Usage.LastFlush, st.Usage.LagSeconds = &utc, &lag
+	}
+	if o := rt.Outage(); o != nil {
+		st.Sharing.Outage = &OutageStatus{Since: o.Since.UTC(), Kind: string(o.Kind)}
 	}
 	if f := s.LastFault(); f != nil {
 		st.LastFault = &FaultStatus{Part: f.Part, At: f.At.UTC(), Error: f.Err}

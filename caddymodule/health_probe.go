@@ -56,6 +56,9 @@ func (p *probe) report(app *App) Report {
 	if checks["records"].Status == statusOK && app.flushFailing() {
 		checks["records"] = Check{Status: statusDegraded, Detail: "usage cannot be written; it stays in the counters, and the error is in the log"}
 	}
+	if o := app.outage(); o != nil && checks["counters"].Status == statusOK {
+		checks["counters"] = Check{Status: statusDegraded, Detail: "out of reach (" + string(o.Kind) + "); limits are kept in this process"}
+	}
 	p.latest = Report{Status: statusReady, Checks: checks}
 	for _, c := range checks {
 		if c.Status != statusOK {

@@ -46,6 +46,25 @@ var statistics = []statistic{
 		func(s *gate.Stats) int64 {
 			return s.CounterFailures.Load() + s.RefundFailures.Load() + s.ColdFailures.Load()
 		}),
+	counter("counters_outages_total", "Times that the counters went out of reach.",
+		func(s *gate.Stats) int64 { return s.BreakerOpened.Load() }),
+	gauge("counters_out_of_reach", "1 while the counters are out of reach and limits are kept in this process, else 0.",
+		func(rt *gate.Runtime) float64 {
+			if rt.Outage() != nil {
+				return 1
+			}
+			return 0
+		}),
+	counter("local_admitted_total", "Requests admitted in this process while the counters were out of reach.",
+		func(s *gate.Stats) int64 { return s.LocalAdmitted.Load() }),
+	counter("local_denied_total", "Requests denied in this process while the counters were out of reach.",
+		func(s *gate.Stats) int64 { return s.LocalDenied.Load() }),
+	gauge("gateways", "Gateways that share the limits, as far as this one knows.",
+		func(rt *gate.Runtime) float64 { return float64(rt.Gateways()) }),
+	counter("epochs_reaped_total", "Epochs of dead gateways that this one closed.",
+		func(s *gate.Stats) int64 { return s.EpochsReaped.Load() }),
+	counter("epochs_copied_total", "Epochs of dead gateways whose usage this one copied from the counters.",
+		func(s *gate.Stats) int64 { return s.EpochsCopied.Load() }),
 	counter("usage_flush_failures_total", "Flushes of usage that failed and are tried again.",
 		func(s *gate.Stats) int64 { return s.FlushFailures.Load() }),
 	counter("usage_rollups_dropped_total", "Requests missing in the charts because the records were down for long.",
@@ -64,11 +83,14 @@ var statistics = []statistic{
 		func(rt *gate.Runtime) float64 { return rt.Stats.FlushLag().Seconds() }),
 }
 
+var faultsDesc = prometheus.NewDesc("quotagate_counters_faults_total", "Failed calls of the counters, by kind.", []string{"kind"}, nil)
+
 // Describe implements prometheus.Collector.
 func (runtimeCollector) Describe(to chan<- *prometheus.Desc) {
 	for _, s := range statistics {
 		to <- s.desc
 	}
+	to <- faultsDesc
 }
 
 // Collect implements prometheus.Collector.
@@ -79,5 +101,8 @@ func (runtimeCollector) Collect(to chan<- prometheus.Metric) {
 	}
 	for _, s := range statistics {
 		to <- prometheus.MustNewConstMetric(s.desc, s.kind, s.value(rt))
+	}
+	for kind, n := range rt.Stats.CounterFaults() {
+		to <- prometheus.MustNewConstMetric(faultsDesc, prometheus.CounterValue, float64(n), string(kind))
 	}
 }

@@ -202,6 +202,14 @@ func (a *App) CountersEngine() string {
 	return ""
 }
 
+// outage is the one of the counters that lasts, nil if there is none.
+func (a *App) outage() *gate.Outage {
+	if g, err := a.Gate(); err == nil && g != nil {
+		return g.Runtime().Outage()
+	}
+	return nil
+}
+
 // Counters are the open counters.
 func (a *App) Counters() (Counters, error) { return a.runtime.engine.get() }
 

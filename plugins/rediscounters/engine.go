@@ -193,4 +193,5 @@ var (
 	_ gate.Engine      = (*Engine)(nil)
 	_ gate.EpochKeeper = (*Engine)(nil)
 	_ gate.Prober      = (*Engine)(nil)
+	_ gate.EpochLister = (*Engine)(nil)
 )

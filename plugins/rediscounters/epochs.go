@@ -3,6 +3,10 @@ package rediscounters
 import (
 	"context"
 	"fmt"
+	"maps"
+	"slices"
+
+	"github.com/redis/go-redis/v9"
 
 	"github.com/quotagate/quotagate/caddymodule/quota"
 )
@@ -42,6 +46,37 @@ func (e *Engine) epochHash(ctx context.Context, bucket int, id string) (map[stri
 		return nil, faultOf(err)
 	}
 	return held, nil
+}
+
+// Epochs are all epochs that Redis holds, of whatever process, sorted. It is
+// gate.EpochLister's: a process that died before its first flush is found so.
+func (e *Engine) Epochs(ctx context.Context) ([]string, error) {
+	pipes := map[*redis.Client]redis.Pipeliner{}
+	listed := make([]*redis.StringSliceCmd, 0, buckets)
+	for bucket := range buckets {
+		c, err := e.servers.clientOf(ctx, bucket)
+		if err != nil {
+			return nil, fmt.Errorf("listing epochs in redis: %w", err)
+		}
+		if pipes[c] == nil {
+			pipes[c] = c.Pipeline()
+		}
+		listed = append(listed, pipes[c].HKeys(ctx, string(append(appendTag(nil, e.prefix, bucket), kindMeta...))))
+	}
+	for _, p := range pipes {
+		if _, err := p.Exec(ctx); err != nil {
+			return nil, fmt.Errorf("listing epochs in redis: %w", faultOf(err))
+		}
+	}
+	epochs := map[string]struct{}{}
+	for _, l := range listed {
+		for _, field := range l.Val() {
+			if len(field) > 1 { // others are the bucket's own, of one letter
+				epochs[field] = struct{}{}
+			}
+		}
+	}
+	return slices.Sorted(maps.Keys(epochs)), nil
 }
 
 // DropEpoch forgets an epoch that the records hold whole. A process that has it
