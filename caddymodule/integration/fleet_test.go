@@ -23,11 +23,17 @@ func startFleet(t testing.TB, n int, backend, body string) fleet {
 			"\t\tcounters redis {env.QUOTA_REDIS} {\n\t\t\ttimeout 5s\n\t\t}",
 		"\t}\n}\nhttp", "\t}\n\tquota_companion {\n\t\tadmins root\n\t}\n}\nhttp",
 	).Replace(site(backend, "\tquota_admin\n"+body))
+	return runFleet(t, n, caddyfile, dsn, redis.URL())
+}
+
+// runFleet runs n gateways with that Caddyfile on these servers.
+func runFleet(t testing.TB, n int, caddyfile, dsn, redis string) fleet {
+	t.Helper()
 	all := make(fleet, n)
 	for i := range all {
 		dir := t.TempDir()
 		g := &gateway{t: t, dir: dir, file: filepath.Join(dir, "Caddyfile"), addr: freeAddr(t), admin: freeAddr(t), dsn: dsn}
-		g.extra = []string{"QUOTA_DSN=" + dsn, "QUOTA_REDIS=" + redis.URL()}
+		g.extra = []string{"QUOTA_DSN=" + dsn, "QUOTA_REDIS=" + redis}
 		g.write(caddyfile)
 		g.run()
 		all[i] = g

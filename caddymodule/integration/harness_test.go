@@ -3,6 +3,7 @@ package integration
 import (
 	"bytes"
 	"context"
+	"database/sql"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -64,6 +65,9 @@ type gateway struct {
 	extra []string      // environment
 	dsn   string        // of the records in Postgres; empty: they are in SQLite
 	done  chan struct{} // closed when the process has ended
+
+	dbOnce sync.Once
+	opened *sql.DB // see db
 }
 
 // start runs the gateway with a Caddyfile in which {$PORT} is its site's port, and waits until it answers. dir keeps its state; empty: a new one.

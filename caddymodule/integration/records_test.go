@@ -20,7 +20,14 @@ func (g *gateway) exec(stmt string, args ...any) {
 	}
 }
 
+// db is the records' database, opened once.
 func (g *gateway) db() *sql.DB {
+	g.t.Helper()
+	g.dbOnce.Do(g.openDB)
+	return g.opened
+}
+
+func (g *gateway) openDB() {
 	g.t.Helper()
 	driver, source := "sqlite", "file:"+filepath.Join(g.dir, "quota.db")+"?_pragma=busy_timeout(10000)&_pragma=foreign_keys(1)&_txlock=immediate"
 	if g.dsn != "" {
@@ -31,7 +38,7 @@ func (g *gateway) db() *sql.DB {
 		g.t.Fatal(err)
 	}
 	g.t.Cleanup(func() { _ = db.Close() })
-	return db
+	g.opened = db
 }
 
 // subscribe puts the user on a plan, whatever it had before.

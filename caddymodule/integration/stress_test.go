@@ -38,6 +38,7 @@ type sent struct {
 // traffic sends requests of many users until stop is closed.
 type traffic struct {
 	g     *gateway
+	fleet fleet // if it is more than one gateway
 	users int
 	// abort says whether the client is to leave early.
 	abort func(id string) bool
@@ -61,7 +62,7 @@ func (tr *traffic) client(c *http.Client, stop <-chan struct{}) {
 			s.aborted = true
 			ctx, cancel = context.WithTimeout(ctx, time.Duration(n%7)*time.Millisecond)
 		}
-		req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+tr.g.addr+"/work", nil)
+		req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+tr.at(int(n))+"/work", nil)
 		if err != nil {
 			panic(err)
 		}
@@ -81,6 +82,14 @@ func (tr *traffic) client(c *http.Client, stop <-chan struct{}) {
 		tr.sent = append(tr.sent, s)
 		tr.mu.Unlock()
 	}
+}
+
+// at is the address that the n-th request goes to.
+func (tr *traffic) at(n int) string {
+	if len(tr.fleet) > 0 {
+		return tr.fleet[n/tr.users%len(tr.fleet)].addr // each user at each gateway
+	}
+	return tr.g.addr
 }
 
 // run keeps n clients busy until stop is closed, and waits for them.
@@ -104,49 +113,69 @@ func closeAfter(d time.Duration) <-chan struct{} {
 // that only requests whose outcome nobody knows may be, and each has a name.
 func account(t *testing.T, g *gateway, b *gatetest.Backend, tr *traffic) {
 	t.Helper()
-	certain, unknown := map[string]int64{}, map[string][]string{}
+	l := newLedger(t, b, tr)
+	lost, extra, named := l.compare(t, g)
+	for user, beyond := range named {
+		t.Logf("%s: %d charged of the requests whose outcome nobody knows: %s", user, beyond, strings.Join(l.unknown[user], " "))
+	}
+	t.Logf("%d requests, %d at the backend: LOST %d, DOUBLED %d", len(tr.sent), l.seen, lost, extra)
+	if lost != 0 || extra != 0 {
+		t.Errorf("LOST %d, DOUBLED %d", lost, extra)
+	}
+}
+
+// ledger is what clients and backend together know of a load.
+type ledger struct {
+	users   int
+	seen    int                 // at the backend
+	certain map[string]int64    // by user
+	unknown map[string][]string // by user, the requests' names
+}
+
+func newLedger(t *testing.T, b *gatetest.Backend, tr *traffic) *ledger {
+	t.Helper()
+	l := &ledger{users: tr.users, certain: map[string]int64{}, unknown: map[string][]string{}}
 	seen := map[string]gatetest.Entry{}
 	for _, e := range b.Entries() {
-		if _, twice := seen[e.ID]; twice {
-			continue // the proxy's transport tries a GET again whose connection broke
+		if _, twice := seen[e.ID]; !twice { // the proxy's transport tries a GET again whose connection broke
+			seen[e.ID] = e
 		}
-		seen[e.ID] = e
 	}
+	l.seen = len(seen)
 	for _, s := range tr.sent {
 		e, reached := seen[s.id]
 		switch {
 		case s.aborted || s.status == 0 || s.status == 502:
 			if reached && e.Complete && e.Status == 200 && s.status == 200 {
-				certain[s.user]++
+				l.certain[s.user]++
 				continue
 			}
-			unknown[s.user] = append(unknown[s.user], s.id)
+			l.unknown[s.user] = append(l.unknown[s.user], s.id)
 		case s.status == 200:
 			if !reached {
 				t.Errorf("%s was answered 200 and never reached the backend", s.id)
 			}
-			certain[s.user]++
+			l.certain[s.user]++
 		}
 	}
-	var lost, extra, named int64
-	for i := range tr.users {
+	return l
+}
+
+// compare is what the records lack, what they have beyond all that may be
+// charged, and how many requests of unknown outcome are charged of each user.
+func (l *ledger) compare(t *testing.T, g *gateway) (lost, extra int64, named map[string]int64) {
+	t.Helper()
+	named = map[string]int64{}
+	for i := range l.users {
 		user := fmt.Sprint("u", i)
-		used := g.used(t, user, "jobs", "month")
-		if used < certain[user] {
-			lost += certain[user] - used
-		}
-		if over := used - certain[user] - int64(len(unknown[user])); over > 0 {
-			extra += over
-		}
-		named += int64(len(unknown[user]))
-		if beyond := used - certain[user]; beyond > 0 {
-			t.Logf("%s: %d charged of the requests whose outcome nobody knows: %s", user, beyond, strings.Join(unknown[user], " "))
+		beyond := g.used(t, user, "jobs", "month") - l.certain[user]
+		lost += max(0, -beyond)
+		extra += max(0, beyond-int64(len(l.unknown[user])))
+		if beyond > 0 {
+			named[user] = beyond
 		}
 	}
-	t.Logf("%d requests, %d at the backend, unknown %d: LOST %d, DOUBLED %d", len(tr.sent), len(seen), named, lost, extra)
-	if lost != 0 || extra != 0 {
-		t.Errorf("LOST %d, DOUBLED %d", lost, extra)
-	}
+	return lost, extra, named
 }
 
 func TestSIGKILLUnderLoadLosesAndDoublesNothing(t *testing.T) {
