@@ -18,11 +18,12 @@ const maxBorrowed = 16 << 10
 type call struct {
 	script *script
 	packer
-	arena []byte // of the keys
-	keys  []arg
-	args  []any
-	rest  []string // plain arguments instead of a packed one
-	out   buffer
+	packed arg
+	arena  []byte // of the keys
+	keys   []arg
+	args   []any
+	rest   []string // plain arguments instead of a packed one
+	out    buffer
 }
 
 // arg is an argument that is sent as it stands, without becoming a string.
@@ -103,8 +104,9 @@ func (c *call) command(source bool) *redis.RawWriteToCmd {
 	for i := range c.keys {
 		c.args = append(c.args, &c.keys[i])
 	}
-	if c.n > 0 {
-		c.args = append(c.args, c.packer.done())
+	if len(c.b) > 0 {
+		c.packed.b = c.b
+		c.args = append(c.args, &c.packed)
 	}
 	for _, s := range c.rest {
 		c.args = append(c.args, s)

@@ -1,6 +1,7 @@
 package rediscounters
 
 import (
+	"strconv"
 	"sync"
 
 	"github.com/quotagate/quotagate/caddymodule/gate"
@@ -153,9 +154,12 @@ func (r *run) pack(op opcode, ln *lane, seq int64, cs []quota.Charge) {
 	if ln == nil {
 		c.string("#0")
 		c.int(1 << 52) // no call has a larger number
+		c.string("")
 	} else {
+		var b [20]byte
 		c.string(ln.name)
 		c.int(seq)
+		c.bytes(strconv.AppendInt(b[:0], seq, 10))
 	}
 	c.int(int64(len(p.groups)))
 	for i := range p.groups {

@@ -11,27 +11,13 @@ import (
 // The scripts get MessagePack, which Redis decodes natively and without loss up
 // to 2^53; its specification is at github.com/msgpack/msgpack.
 
-// packer builds one MessagePack array.
-type packer struct {
-	b []byte
-	n int // elements
-}
+// packer builds a sequence of MessagePack values: without an array around them
+// Lua has them at once, in a table of the right size.
+type packer struct{ b []byte }
 
-// arrayHeader is room for the longest header of an array.
-const arrayHeader = 5
-
-func (p *packer) reset() {
-	p.b, p.n = append(p.b[:0], 0xdd, 0, 0, 0, 0), 0
-}
-
-// done is the array; p may be reset afterwards, which overwrites it.
-func (p *packer) done() []byte {
-	binary.BigEndian.PutUint32(p.b[1:arrayHeader], uint32(p.n))
-	return p.b
-}
+func (p *packer) reset() { p.b = p.b[:0] }
 
 func (p *packer) int(v int64) {
-	p.n++
 	switch {
 	case v >= 0 && v < 0x80:
 		p.b = append(p.b, byte(v))
@@ -55,7 +41,6 @@ func (p *packer) bool(v bool) {
 }
 
 func (p *packer) head(n int) {
-	p.n++
 	switch {
 	case n < 32:
 		p.b = append(p.b, 0xa0|byte(n))

@@ -1,8 +1,8 @@
 -- Charges, looks at or gives back everything that one request asks for in this
 -- slot. Nothing is written before everything was looked at: Redis does not roll back.
 --
--- ARGV[1] is one MessagePack array, KEYS are named in it by their index:
---   op, epoch, lane, seq, (groups) n, {group}, (rates) n, {rate}
+-- ARGV[1] is a sequence of MessagePack values, KEYS are named in it by their index:
+--   op, epoch, lane, seq, seq as text, (groups) n, {group}, (rates) n, {rate}
 --   group: epoch hash, meta, usage hash, token, digest, account, (rows) n, {row}
 --   row:   once key or 0, cost, need, max (-1: unlimited), force, field, end, spent, refunded
 --   rate:  window hash, once key or 0, cost, need, max, force, scope, width, index
@@ -26,7 +26,7 @@ local ONCE_TTL = DAY
 local floor, max, min = math.floor, math.max, math.min
 local call, pack, unpackm = redis.call, cmsgpack.pack, cmsgpack.unpack
 
-local a = unpackm(ARGV[1])
+local a = { unpackm(ARGV[1]) }
 local at = 0
 local function take()
 	at = at + 1
@@ -37,7 +37,7 @@ local time = call('TIME')
 local now = time[1] * 1000 + floor(time[2] / 1000)
 local micros = time[1] * 1000000 + time[2]
 
-local op, epoch, lane, seq = take(), take(), take(), take()
+local op, epoch, lane, seq, state0 = take(), take(), take(), take(), take()
 local taking, giving, settling = op == 1, op == 2, op > 3
 local denied, overflow, cold = false, false, nil
 
@@ -51,7 +51,14 @@ local function fits(c, used)
 end
 
 local function known(once)
-	return once ~= 0 and call('EXISTS', KEYS[once]) == 1
+	local at = once ~= 0 and call('GET', KEYS[once])
+	return at and now - at < ONCE_TTL
+end
+
+local function remember(once)
+	if once ~= 0 then
+		call('SET', KEYS[once], text(now), 'PX', ONCE_TTL)
+	end
 end
 
 -- Usage ---------------------------------------------------------------------
@@ -85,12 +92,16 @@ end
 
 local groups = {}
 for i = 1, take() do
-	local g = { epoch = take(), meta = take(), usage = take(), token = take(), digest = take(), account = take(), rows = {} }
+	local g = {
+		epoch = take(), meta = take(), usage = take(), token = take(), digest = take(), account = take(), rows = {},
+		found = false, state = false, ran = false, settled = false,
+	}
 	local efields, ufields = { 't', 'f', lane }, { 'f' }
 	for j = 1, take() do
-		local r = {
+		local r = { -- all at once: a table that grows is made again and again
 			once = take(), cost = take(), need = take(), max = take(), force = take() == 1,
 			field = take(), stop = take(), spent = take(), refunded = take(),
+			name = false, asked = 0, total = 0, back = 0, warm = false, used = 0, free = false, exceeded = false, charged = 0,
 		}
 		r.name, r.asked = g.digest .. r.field, r.cost
 		g.rows[j] = r
@@ -101,9 +112,9 @@ for i = 1, take() do
 	g.found = held[1]
 	-- The lane says which call of it came last: seq, where rows got less than they
 	-- asked for !row:amount! for each, then c if it was settled, t if it will not run.
-	local last = held[3] and tonumber(string.match(held[3], '^%d+')) or -1
+	local last = held[3] and (tonumber(held[3]) or tonumber(string.match(held[3], '^%d+'))) or -1
 	if settling then
-		g.ran = last == seq and not string.find(held[3], 't', 1, true)
+		g.ran = last == seq and string.find(held[3], 't', 1, true) == nil
 		g.settled = last == seq and string.find(held[3], '[ct]$') ~= nil
 		g.state = held[3]
 	elseif last >= seq then
@@ -166,7 +177,8 @@ end
 
 -- Rates: package quota's Window, bucket for bucket ----------------------------
 
--- A window is {width, index of the newest bucket, 11 counts by index % 11}.
+-- A window is {width, index of the newest bucket, 11 counts by index % 11, the
+-- time (ms) until which its key is sure to live}.
 local function sum(w)
 	local n = 0
 	for i = 3, 13 do
@@ -224,7 +236,7 @@ if settling then
 	for _, g in ipairs(groups) do
 		reply[#reply + 1] = 0
 		if not g.settled then
-			local e, u = { 'HSET', KEYS[g.epoch], lane, g.ran and g.state .. 'c' or text(seq) .. 't' }, { 'HSET', KEYS[g.usage] }
+			local e, u = { 'HSET', KEYS[g.epoch], lane, g.ran and g.state .. 'c' or state0 .. 't' }, { 'HSET', KEYS[g.usage] }
 			for _, r in ipairs(g.rows) do
 				if op == 4 and r.charged > 0 then
 					e[#e + 1] = r.name
@@ -262,9 +274,10 @@ for i = 1, take() do
 	local r = {
 		key = KEYS[take()], once = take(), cost = take(), need = take(), max = take(), force = take() == 1,
 		scope = take(), width = take(), index = take(),
+		w = false, stored = 0, take = false, used = 0, wait = 0, free = false, exceeded = false, charged = 0,
 	}
 	local raw = call('HGET', r.key, r.scope)
-	local w = raw and { unpackm(raw) } or { 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
+	local w = raw and { unpackm(raw) } or { 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
 	r.w, r.stored = w, w[1]
 	if giving then
 		if r.once ~= 0 then
@@ -280,7 +293,6 @@ for i = 1, take() do
 	else
 		advance(w, r.width)
 		r.used = sum(w)
-		r.wait = 0
 		r.free = known(r.once)
 		overflow = overflow or r.used + r.cost > MAX
 		r.exceeded = not r.free and not fits(r, r.used)
@@ -328,9 +340,8 @@ local write = not denied and (taking or giving)
 
 for _, g in ipairs(groups) do
 	local e, u = { 'HSET', KEYS[g.epoch], lane, '' }, { 'HSET', KEYS[g.usage] }
-	local state = text(seq)
+	local state = state0
 	for j, r in ipairs(g.rows) do
-		r.charged = 0
 		if not denied and not r.free then
 			r.charged = r.cost
 		end
@@ -351,8 +362,8 @@ for _, g in ipairs(groups) do
 				u[#u + 1] = r.field
 				u[#u + 1] = text(r.used)
 			end
-			if r.once ~= 0 and taking then
-				call('SET', KEYS[r.once], '1', 'PX', ONCE_TTL)
+			if taking then
+				remember(r.once)
 			end
 		elseif not denied and not giving then
 			r.used = r.used + r.charged -- as if it had been taken
@@ -373,23 +384,24 @@ for _, g in ipairs(groups) do
 end
 
 for _, r in ipairs(rates) do
-	r.charged = 0
 	if not giving and not denied and not r.free and not r.exceeded then
 		r.charged = r.cost
 		r.used = r.used + r.charged
 		if write and r.charged > 0 then
 			r.take = true
 			r.w[3 + r.w[2] % 11] = r.w[3 + r.w[2] % 11] + r.charged
-			if r.once ~= 0 then
-				call('SET', KEYS[r.once], '1', 'PX', ONCE_TTL)
-			end
+			remember(r.once)
 		end
 	end
 	if r.take then
-		call('HSET', r.key, r.scope, pack(unpack(r.w)))
-		-- Twice as long as is needed, so that not every request sets it.
-		local left = (r.w[2] + 11) * r.w[1] - now
-		if left > 0 and call('PTTL', r.key) < left then
+		local w = r.w
+		local left = (w[2] + 11) * w[1] - now
+		local keep = now + left > w[14]
+		if keep then -- twice as long as is needed, so that not every request sets it
+			w[14] = now + 2 * left
+		end
+		call('HSET', r.key, r.scope, pack(unpack(w)))
+		if keep and left > 0 and call('PTTL', r.key) < 2 * left then -- not shorter for other scopes
 			call('PEXPIRE', r.key, 2 * left)
 		end
 	end
@@ -405,10 +417,10 @@ for _, g in ipairs(groups) do
 	end
 end
 for _, r in ipairs(rates) do
-	reply[#reply + 1] = r.used or 0
+	reply[#reply + 1] = r.used
 	reply[#reply + 1] = r.charged
 	reply[#reply + 1] = r.exceeded and 1 or 0
-	reply[#reply + 1] = r.wait or 0
+	reply[#reply + 1] = r.wait
 	reply[#reply + 1] = r.w[2]
 end
 return reply

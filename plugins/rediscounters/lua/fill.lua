@@ -1,12 +1,12 @@
 -- Fills what was used of cold keys of one account: what the records say of ended
 -- epochs, and what the living epochs of the bucket hold here, at this moment.
 -- KEYS: meta, usage hash, the hashes of all epochs that the bucket had when the
--- load began. ARGV[1], MessagePack: generation, digest, (epochs) n, {epoch},
+-- load began. ARGV[1], MessagePack values: generation, digest, (epochs) n, {epoch},
 -- (fields) n, {field, used}. Answers 1, or 0 if the load is void.
 local call, unpackm, max = redis.call, cmsgpack.unpack, math.max
 local KEEP = 3 * 86400000
 
-local a = unpackm(ARGV[1])
+local a = { unpackm(ARGV[1]) }
 local at = 0
 local function take()
 	at = at + 1
