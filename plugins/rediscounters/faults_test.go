@@ -1,0 +1,267 @@
+package rediscounters
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/quotagate/quotagate/caddymodule/gate"
+	"github.com/quotagate/quotagate/caddymodule/gatetest"
+	"github.com/quotagate/quotagate/caddymodule/quota"
+)
+
+// ledger is what the records hold: totals by epoch and counter, never falling.
+type ledger struct {
+	mu   sync.Mutex
+	rows map[string]quota.Total
+}
+
+func newLedger() *ledger { return &ledger{rows: make(map[string]quota.Total)} }
+
+func (l *ledger) apply(epoch string, rows []quota.Total) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, r := range rows {
+		k := fmt.Sprintf("%s|%s|%s|%d|%d", epoch, r.Account, r.Metric, r.Period, r.Start)
+		old := l.rows[k]
+		r.Spent, r.Refunded = max(r.Spent, old.Spent), max(r.Refunded, old.Refunded)
+		l.rows[k] = r
+	}
+}
+
+func (l *ledger) flush(e *Engine) {
+	for _, t := range e.Totals() {
+		l.apply(t.Epoch, t.Rows)
+		e.Flushed(t)
+	}
+}
+
+// net is what was admitted of a metric and not given back.
+func (l *ledger) net(metric string) (sum int64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, r := range l.rows {
+		if r.Metric == metric {
+			sum += r.Spent - r.Refunded
+		}
+	}
+	return sum
+}
+
+// usage is quota's load: all epochs but those that the counters hold themselves.
+func (l *ledger) usage(k quota.Key, except []string) (sum int64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+rows:
+	for id, r := range l.rows {
+		if rowKey(&r) != k {
+			continue
+		}
+		for _, epoch := range except {
+			if strings.HasPrefix(id, epoch+"|") {
+				continue rows
+			}
+		}
+		sum += r.Spent - r.Refunded
+	}
+	return sum
+}
+
+// load is callers that charge and give back until stop; it counts what they
+// were told.
+type load struct {
+	e        *Engine
+	l        *ledger
+	admitted atomic.Int64 // less what was given back
+	errors   atomic.Int64
+	stop     chan struct{}
+	wg       sync.WaitGroup
+}
+
+const loadMetric = "calls"
+
+func startLoad(t *testing.T, e *Engine, l *ledger, workers int) *load {
+	t.Helper()
+	ld := &load{e: e, l: l, stop: make(chan struct{})}
+	for w := range workers {
+		ld.wg.Go(func() {
+			for i := 0; ; i++ {
+				select {
+				case <-ld.stop:
+					return
+				default:
+					ld.once(t, w, i)
+				}
+			}
+		})
+	}
+	ld.wg.Go(func() { // as a gateway does each second, and faster
+		tick := time.NewTicker(20 * time.Millisecond)
+		defer tick.Stop()
+		for {
+			select {
+			case <-ld.stop:
+				return
+			case <-tick.C:
+				l.flush(e)
+			}
+		}
+	})
+	return ld
+}
+
+func (ld *load) once(t *testing.T, w, i int) {
+	account := quota.UserSubject(fmt.Sprintf("%d", (w*7+i)%20))
+	c := usageCharge(account, loadMetric, quota.PeriodMonth)
+	cs := []quota.Charge{rateCharge(account, "api", 1<<40, time.Minute), c}
+	var d quota.Decision
+	if err := ld.e.Reserve(context.Background(), cs, &d); err != nil {
+		var fault *gate.CounterError
+		if !errors.As(err, &fault) {
+			t.Errorf("reserving: %v", err)
+		}
+		ld.errors.Add(1)
+		return
+	}
+	ld.admitted.Add(d.Outcomes[1].Charged)
+	if i%3 != 0 {
+		return
+	}
+	err := ld.e.Refund(context.Background(), []quota.Receipt{c.Receipt(1)})
+	var fault *gate.CounterError
+	switch {
+	case err == nil:
+		ld.admitted.Add(-1)
+	case errors.As(err, &fault) && fault.NotRun: // it stays charged
+	case fault != nil: // the counters complete it
+		ld.admitted.Add(-1)
+	default:
+		t.Errorf("refunding: %v", err)
+	}
+}
+
+// end stops the load and waits until nothing is in doubt.
+func (ld *load) end(t *testing.T) {
+	t.Helper()
+	close(ld.stop)
+	ld.wg.Wait()
+	gatetest.Await(t, 20*time.Second, func() error {
+		if err := ld.e.Probe(t.Context()); err != nil {
+			return err
+		}
+		if n := ld.e.unsettled.len(); n > 0 {
+			return fmt.Errorf("%d calls are in doubt", n)
+		}
+		return nil
+	})
+	ld.l.flush(ld.e)
+	got, want := ld.l.net(loadMetric), ld.admitted.Load()
+	t.Logf("%d admitted and kept, %d calls failed, LOST %d DOUBLED %d", want, ld.errors.Load(), max(0, want-got), max(0, got-want))
+	if got != want {
+		t.Errorf("the records have %d, want %d", got, want)
+	}
+	if want == 0 {
+		t.Error("nothing was admitted")
+	}
+}
+
+// served waits until another n requests were admitted or failed.
+func (ld *load) served(t *testing.T, n int64) {
+	t.Helper()
+	until := ld.admitted.Load() + n
+	gatetest.Await(t, 20*time.Second, func() error {
+		if got := ld.admitted.Load(); got < until {
+			return fmt.Errorf("%d of %d admitted, %d failed", got, until, ld.errors.Load())
+		}
+		return nil
+	})
+}
+
+func (ld *load) failed(t *testing.T, n int64) {
+	t.Helper()
+	until := ld.errors.Load() + n
+	gatetest.Await(t, 20*time.Second, func() error {
+		if got := ld.errors.Load(); got < until {
+			return fmt.Errorf("%d of %d failed", got, until)
+		}
+		return nil
+	})
+}
+
+func faultOptions(t *testing.T, url string) Options {
+	t.Helper()
+	o := options(t, url)
+	o.Timeout = 100 * time.Millisecond
+	return o
+}
+
+// TestExactThroughFaults: whatever becomes of Redis, the records end with what
+// the callers were told was admitted and not given back.
+func TestExactThroughFaults(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		args []string
+		harm func(t *testing.T, s *gatetest.RedisServer, ld *load)
+	}{
+		"kill without AOF": {harm: func(t *testing.T, s *gatetest.RedisServer, ld *load) {
+			s.Kill(t)
+			ld.failed(t, 5)
+			s.Start(t)
+		}},
+		"kill with AOF": {args: []string{"--appendonly", "yes", "--appendfsync", "always"},
+			harm: func(t *testing.T, s *gatetest.RedisServer, ld *load) {
+				s.Kill(t)
+				ld.failed(t, 5)
+				s.Start(t)
+			}},
+		"frozen": {harm: func(t *testing.T, s *gatetest.RedisServer, ld *load) {
+			s.Freeze(t)
+			ld.failed(t, 20)
+			s.Thaw(t)
+		}},
+		"data flushed": {harm: func(t *testing.T, s *gatetest.RedisServer, ld *load) { s.Do(t, "FLUSHALL") }},
+		"scripts flushed": {harm: func(t *testing.T, s *gatetest.RedisServer, ld *load) {
+			before := ld.errors.Load()
+			s.Do(t, "SCRIPT", "FLUSH")
+			ld.served(t, 50)
+			if n := ld.errors.Load() - before; n > 0 {
+				t.Errorf("%d calls failed", n)
+			}
+		}},
+		"full memory": {harm: func(t *testing.T, s *gatetest.RedisServer, ld *load) {
+			s.Do(t, "CONFIG", "SET", "maxmemory", "1")
+			ld.failed(t, 20)
+			s.Do(t, "CONFIG", "SET", "maxmemory", "0")
+		}},
+		"a replica": {harm: func(t *testing.T, s *gatetest.RedisServer, ld *load) {
+			s.Do(t, "CONFIG", "SET", "replica-serve-stale-data", "yes")
+			s.Do(t, "REPLICAOF", "127.0.0.1", "1")
+			ld.failed(t, 20)
+			s.Do(t, "REPLICAOF", "NO", "ONE")
+		}},
+		"connections killed": {harm: func(t *testing.T, s *gatetest.RedisServer, ld *load) {
+			for range 10 {
+				s.Do(t, "CLIENT", "KILL", "TYPE", "normal")
+				ld.served(t, 5)
+			}
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := gatetest.Redis(t, test.args...)
+			e := openTest(t, faultOptions(t, s.URL()))
+			ld := startLoad(t, e, newLedger(), 8)
+			for range 3 {
+				ld.served(t, 100)
+				test.harm(t, s, ld)
+			}
+			ld.served(t, 100)
+			ld.end(t)
+		})
+	}
+}
