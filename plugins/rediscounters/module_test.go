@@ -81,7 +81,7 @@ func FuzzPacker(f *testing.F) {
 		p.int(n)
 		p.string(s)
 		p.bytes([]byte(s))
-		u := unpacker{p.b}
+		u := unpacker(p)
 		got, err := u.int()
 		if err != nil || got != n {
 			t.Fatalf("%d is read as %d, %v", n, got, err)
