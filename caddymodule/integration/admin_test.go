@@ -56,6 +56,10 @@ func TestAdminOfTheDefaultCaddyfile(t *testing.T) {
 		t.Errorf("the backend saw %d of the requests", n)
 	}
 
+	if r := g.do("GET", "/v1/openapi.json", "").want(t, 200); !strings.Contains(string(r.body), `"/v1/admin/users/{id}"`) {
+		t.Error("the API's description has no administration")
+	}
+
 	// Whoever has asked is known at once.
 	u := access("u")
 	g.do("GET", "/items", u).want(t, 200)
