@@ -36,11 +36,18 @@ func Migrate(ctx context.Context, db *sql.DB, engine Engine, command string, out
 }
 
 // createSchema comes before goose's lock, whose table of versions is in the
-// schema. Of two processes that make it at the same moment one is refused by the
-// catalogue's unique index in spite of IF NOT EXISTS; the other has then committed.
+// schema. A role that may make no schema can use one that is there, which IF NOT
+// EXISTS does not allow. Of two processes that make it at the same moment one is
+// refused by the catalogue's unique index in spite of IF NOT EXISTS; the other has
+// then committed.
 func createSchema(ctx context.Context, db *sql.DB) error {
+	var there bool
+	err := db.QueryRowContext(ctx, "SELECT EXISTS (SELECT 1 FROM pg_catalog.pg_namespace WHERE nspname = $1)", Schema).Scan(&there)
+	if err != nil || there {
+		return err
+	}
 	const text = "CREATE SCHEMA IF NOT EXISTS " + Schema
-	_, err := db.ExecContext(ctx, text)
+	_, err = db.ExecContext(ctx, text)
 	var state interface{ SQLState() string }
 	if errors.As(err, &state) && (state.SQLState() == "23505" || state.SQLState() == "42P06") { // unique_violation, duplicate_schema
 		_, err = db.ExecContext(ctx, text)
