@@ -181,6 +181,16 @@ func (s *RedisServer) Do(t testing.TB, args ...string) string {
 	return out
 }
 
+// TryDo runs a command and answers the error that it gets.
+func (s *RedisServer) TryDo(t testing.TB, args ...string) error {
+	t.Helper()
+	out, err := s.cli(t.Context(), append([]string{"-e"}, args...)...)
+	if err != nil {
+		return fmt.Errorf("redis-cli %s: %w: %s", strings.Join(args, " "), err, out)
+	}
+	return nil
+}
+
 func (s *RedisServer) cli(ctx context.Context, args ...string) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()

@@ -206,7 +206,9 @@ func TestExactThroughFaults(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct {
 		args []string
-		harm func(t *testing.T, s *gatetest.RedisServer, ld *load)
+		// patient calls do not time out on a busy machine: none may fail.
+		patient bool
+		harm    func(t *testing.T, s *gatetest.RedisServer, ld *load)
 	}{
 		"kill without AOF": {harm: func(t *testing.T, s *gatetest.RedisServer, ld *load) {
 			s.Kill(t)
@@ -225,7 +227,7 @@ func TestExactThroughFaults(t *testing.T) {
 			s.Thaw(t)
 		}},
 		"data flushed": {harm: func(t *testing.T, s *gatetest.RedisServer, ld *load) { s.Do(t, "FLUSHALL") }},
-		"scripts flushed": {harm: func(t *testing.T, s *gatetest.RedisServer, ld *load) {
+		"scripts flushed": {patient: true, harm: func(t *testing.T, s *gatetest.RedisServer, ld *load) {
 			before := ld.errors.Load()
 			s.Do(t, "SCRIPT", "FLUSH")
 			ld.served(t, 50)
@@ -244,6 +246,17 @@ func TestExactThroughFaults(t *testing.T) {
 			ld.failed(t, 20)
 			s.Do(t, "REPLICAOF", "NO", "ONE")
 		}},
+		"a script that does not end": {args: []string{"--lua-time-limit", "20"},
+			harm: func(t *testing.T, s *gatetest.RedisServer, ld *load) {
+				busy := make(chan struct{})
+				go func() {
+					defer close(busy)
+					_ = s.TryDo(t, "EVAL", "while true do end", "0") // ends with SCRIPT KILL
+				}()
+				ld.failed(t, 20)
+				gatetest.Await(t, 10*time.Second, func() error { return s.TryDo(t, "SCRIPT", "KILL") })
+				<-busy
+			}},
 		"connections killed": {harm: func(t *testing.T, s *gatetest.RedisServer, ld *load) {
 			for range 10 {
 				s.Do(t, "CLIENT", "KILL", "TYPE", "normal")
@@ -254,7 +267,11 @@ func TestExactThroughFaults(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			s := gatetest.Redis(t, test.args...)
-			e := openTest(t, faultOptions(t, s.URL()))
+			o := faultOptions(t, s.URL())
+			if test.patient {
+				o.Timeout = 10 * time.Second
+			}
+			e := openTest(t, o)
 			ld := startLoad(t, e, newLedger(), 8)
 			for range 3 {
 				ld.served(t, 100)
