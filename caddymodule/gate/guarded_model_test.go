@@ -97,7 +97,9 @@ func runOutage(t *testing.T, steps []outageStep) error {
 	time.Sleep(10 * time.Second)
 	for _, x := range m.living() {
 		// Traffic finds out what became of calls without an answer.
-		m.admit(x, "user:c")
+		if err := m.admit(x, "user:c"); err != nil {
+			return err
+		}
 		if x.rt.Outage() != nil {
 			return errors.New("an outage lasts though all is well")
 		}
