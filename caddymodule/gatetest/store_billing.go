@@ -97,7 +97,7 @@ func testEventOnce(t *storeTest) {
 }
 
 func testEventReplay(t *storeTest) {
-	if err := t.store.ReplayEvent(t.Context(), "evt_none"); !isErr(err, store.ErrEventNotFound) {
+	if err := t.store.ReplayEvent(t.Context(), store.Actor{}, "evt_none"); !isErr(err, store.ErrEventNotFound) {
 		t.Errorf("replaying nothing: %v", err)
 	}
 	_, err := t.store.ReceiveEvent(t.Context(), store.BillingEvent{ID: "evt_1", Type: "x", Customer: "cus_1", Occurred: t.clock.Now()})
@@ -107,7 +107,7 @@ func testEventReplay(t *storeTest) {
 	if jobs := t.lease("a"); len(jobs) != 0 {
 		t.Errorf("leased what was given up: %v", jobs)
 	}
-	t.ok(t.store.ReplayEvent(t.Context(), "evt_1"))
+	t.ok(t.store.ReplayEvent(t.Context(), store.Actor{}, "evt_1"))
 	if jobs := t.lease("a"); len(jobs) != 1 || jobs[0].Attempts != 0 {
 		t.Errorf("after the replay: %v", jobs)
 	}

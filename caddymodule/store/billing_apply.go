@@ -38,6 +38,7 @@ type BilledSubscription struct {
 type BilledInvoice struct {
 	ID, Subscription, Number, Status, Currency string
 	AmountDue, AmountPaid, AmountRemaining     int64 // in the currency's minor unit
+	Attempts                                   int64 // how often a payment was tried
 	PeriodStart, PeriodEnd                     time.Time
 	CreatedAt, PaidAt                          time.Time
 	HostedURL, PDFURL                          string
@@ -59,6 +60,8 @@ type SyncResult struct {
 	Stale bool
 	// Changes are in the order of the subscriptions' ids.
 	Changes []BillingChange
+	// Deleted: the account is a user who was deleted, and must not go on paying.
+	Deleted bool
 	// UnknownPrices are of running subscriptions, sorted.
 	UnknownPrices []string
 }
@@ -69,7 +72,7 @@ type SyncResult struct {
 // neither on how many events told of it nor on their order.
 func (s *Store) ApplySync(ctx context.Context, job SyncJob, truth CustomerTruth) (*SyncResult, error) {
 	var result *SyncResult
-	err := s.write(ctx, func(q *sqlgen.Queries) error {
+	err := s.audited(ctx, Actor{Type: ActorSystem}, func(q *sqlgen.Queries, a *auditor) error {
 		result = &SyncResult{}
 		now, err := s.clock(ctx, q)
 		if err != nil {
@@ -80,7 +83,7 @@ func (s *Store) ApplySync(ctx context.Context, job SyncJob, truth CustomerTruth)
 			return fmt.Errorf("claiming the write: %w", err)
 		}
 		if result.Stale = fresh == 0; !result.Stale {
-			if err := s.applyTruth(ctx, q, job.Customer, truth, result, now); err != nil {
+			if err := s.applyTruth(ctx, &billing{q: q, s: s, now: now, result: result, audit: a}, job.Customer, truth); err != nil {
 				return err
 			}
 		}
@@ -104,18 +107,25 @@ type billing struct {
 	prices  *priceBook
 	have    []sqlgen.Subscription
 	result  *SyncResult
+	audit   *auditor
 }
 
-func (s *Store) applyTruth(ctx context.Context, q *sqlgen.Queries, customer string, truth CustomerTruth, r *SyncResult, now column.Time) error {
-	account, err := first(q.LockCustomer(ctx, sqlgen.LockCustomerParams{StripeCustomerID: text(customer), StripeSyncedAt: now}))
+func (s *Store) applyTruth(ctx context.Context, b *billing, customer string, truth CustomerTruth) error {
+	q, r := b.q, b.result
+	account, err := first(q.LockCustomer(ctx, sqlgen.LockCustomerParams{StripeCustomerID: text(customer), StripeSyncedAt: b.now}))
 	if err != nil {
 		return fmt.Errorf("locking account: %w", err)
 	}
 	if account == nil {
 		return nil // somebody else's customer, in an account of the provider's that is shared
 	}
-	b := &billing{q: q, s: s, now: now, account: subjectOf(account.Kind, account.ID), result: r}
+	b.account = subjectOf(account.Kind, account.ID)
 	r.Account = b.account
+	if control, err := first(q.GetControl(ctx, account.ID)); err != nil {
+		return fmt.Errorf("loading user_controls: %w", err)
+	} else if account.Kind == kindUser && control != nil {
+		r.Deleted = control.State == controlDeleted
+	}
 	if b.plans, err = s.loadCatalogue(ctx, q); err != nil {
 		return err
 	}
@@ -285,18 +295,20 @@ func (b *billing) putInvoices(ctx context.Context, found []BilledInvoice) error 
 		states[r.ID] = r
 	}
 	for _, f := range found {
-		if old, known := states[f.ID]; known && old.Status == f.Status && old.AmountRemaining == f.AmountRemaining {
+		old, known := states[f.ID]
+		if known && old.Status == f.Status && old.AmountRemaining == f.AmountRemaining && old.Attempts == f.Attempts {
 			continue
 		}
 		err := b.q.PutInvoice(ctx, sqlgen.PutInvoiceParams{
 			ID: f.ID, AccountID: b.account.ID(), StripeSubscriptionID: text(f.Subscription), Number: f.Number, Status: f.Status,
 			Currency: f.Currency, AmountDue: f.AmountDue, AmountPaid: f.AmountPaid, AmountRemaining: f.AmountRemaining,
 			PeriodStart: column.At(f.PeriodStart), PeriodEnd: column.At(f.PeriodEnd), CreatedAt: column.At(f.CreatedAt),
-			PaidAt: column.At(f.PaidAt), HostedUrl: f.HostedURL, PdfUrl: f.PDFURL,
+			PaidAt: column.At(f.PaidAt), HostedUrl: f.HostedURL, PdfUrl: f.PDFURL, Attempts: f.Attempts,
 		})
 		if err != nil {
 			return fmt.Errorf("writing invoices: %w", err)
 		}
+		b.noteInvoice(&old, &f)
 	}
 	return nil
 }

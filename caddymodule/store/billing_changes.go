@@ -30,6 +30,11 @@ const (
 	SubscriptionRecovered = "subscription.recovered"
 	// SubscriptionCurrent: another subscription of the account gives its plan now.
 	SubscriptionCurrent = "subscription.current"
+
+	// SubscriptionTrialWillEnd, InvoicePaid and InvoicePaymentFailed stand in the outbox only.
+	SubscriptionTrialWillEnd = "subscription.trial_will_end"
+	InvoicePaid              = "invoice.paid"
+	InvoicePaymentFailed     = "invoice.payment_failed"
 )
 
 // note keeps what happened to a row; old is nil for a new one.
@@ -48,10 +53,11 @@ func (b *billing) note(old, row *sqlgen.Subscription) {
 	case old.Status == string(quota.StatusPastDue) && row.Status == string(quota.StatusActive):
 		c.Kind = SubscriptionRecovered
 	}
+	before := quota.StatusNone
 	if old != nil {
-		c.From = b.planName(old.PlanID)
+		c.From, before = b.planName(old.PlanID), quota.Status(old.Status)
 	}
-	b.result.Changes = append(b.result.Changes, c)
+	b.keep(c, before)
 }
 
 // noteCurrent keeps that another subscription is the current one; nil: none.
@@ -63,7 +69,52 @@ func (b *billing) noteCurrent(from, to *sqlgen.Subscription) {
 	if to != nil {
 		c.To, c.Subscription, c.StripeID, c.Status = b.planName(to.PlanID), to.ID, to.StripeSubscriptionID.String, quota.Status(to.Status)
 	}
+	b.keep(c, c.Status)
+}
+
+// keep puts a change into the result, the audit log and, where others know its
+// kind, the outbox.
+func (b *billing) keep(c BillingChange, before quota.Status) {
 	b.result.Changes = append(b.result.Changes, c)
+	changes := map[string]AuditChange{}
+	if c.From != c.To {
+		changes["plan"] = AuditChange{From: c.From, To: c.To}
+	}
+	if before != c.Status {
+		changes["status"] = AuditChange{From: before, To: c.Status}
+	}
+	b.audit.add(AuditEvent{
+		Action: c.Kind, ResourceType: "subscription", ResourceID: c.Subscription, Account: b.account.ID(), Changes: changes,
+		Metadata: map[string]any{"stripe_subscription_id": c.StripeID},
+	})
+	if c.Kind != SubscriptionCurrent {
+		b.tell(c.Kind, map[string]any{
+			"subscription_id": c.Subscription, "plan": c.To, "previous_plan": c.From, "status": c.Status,
+		})
+	}
+}
+
+// noteInvoice tells of an invoice that was paid, or whose payment has failed.
+func (b *billing) noteInvoice(old *sqlgen.InvoiceStatesRow, in *BilledInvoice) {
+	kind := ""
+	switch {
+	case in.Status == "paid" && old.Status != "paid":
+		kind = InvoicePaid
+	case in.Status == "open" && in.Attempts > old.Attempts && in.AmountRemaining > 0:
+		kind = InvoicePaymentFailed
+	default:
+		return
+	}
+	b.tell(kind, map[string]any{
+		"invoice_id": in.ID, "number": in.Number, "currency": in.Currency, "amount_due_cents": in.AmountDue,
+		"amount_paid_cents": in.AmountPaid, "amount_remaining_cents": in.AmountRemaining,
+	})
+}
+
+// tell puts an event into the outbox.
+func (b *billing) tell(kind string, payload map[string]any) {
+	payload[b.account.Kind()+"_id"] = b.account.ID()
+	b.audit.tell(OutboxEvent{Type: kind, Account: b.account.ID(), Payload: payload})
 }
 
 func (b *billing) planName(id sql.NullString) string {

@@ -42,12 +42,30 @@ func (s *Store) ReceiveEvent(ctx context.Context, e BillingEvent) (fresh bool, e
 		if fresh = n > 0; err != nil || !fresh || e.Customer == "" {
 			return err
 		}
+		if err := s.tellTrialEnd(ctx, q, e); err != nil {
+			return err
+		}
 		return enqueue(ctx, q, e.Customer, e.Type, now)
 	})
 	if err != nil {
 		return false, fmt.Errorf("receiving a billing event: %w", err)
 	}
 	return fresh, nil
+}
+
+// tellTrialEnd tells others that a trial is about to end. Nothing changes at
+// that moment, so that no read of the customer would find it.
+func (s *Store) tellTrialEnd(ctx context.Context, q *sqlgen.Queries, e BillingEvent) error {
+	if e.Type != "customer.subscription.trial_will_end" {
+		return nil
+	}
+	account, err := first(q.AccountByCustomer(ctx, text(e.Customer)))
+	if err != nil || account == nil {
+		return err
+	}
+	return s.putOutbox(ctx, q, []OutboxEvent{{
+		Type: SubscriptionTrialWillEnd, Account: account.ID, Payload: map[string]any{account.Kind + "_id": account.ID},
+	}})
 }
 
 // RequestSync queues the customer to be read from the provider.

@@ -225,8 +225,8 @@ func (s *Store) BillingEvents(ctx context.Context, skip, limit int) (list []Rece
 
 // ReplayEvent queues the event's customer again, also one that was given up.
 // It answers ErrEventNotFound.
-func (s *Store) ReplayEvent(ctx context.Context, id string) error {
-	err := s.write(ctx, func(q *sqlgen.Queries) error {
+func (s *Store) ReplayEvent(ctx context.Context, by Actor, id string) error {
+	err := s.audited(ctx, by, func(q *sqlgen.Queries, a *auditor) error {
 		now, err := s.clock(ctx, q)
 		if err != nil {
 			return err
@@ -237,7 +237,9 @@ func (s *Store) ReplayEvent(ctx context.Context, id string) error {
 			return err
 		case len(customers) == 0:
 			return ErrEventNotFound
-		case !customers[0].Valid:
+		}
+		a.add(AuditEvent{Action: "billing_event.replayed", ResourceType: "billing_event", ResourceID: id})
+		if !customers[0].Valid {
 			return nil
 		}
 		return enqueue(ctx, q, customers[0].String, "replay", now)

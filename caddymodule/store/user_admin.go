@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/quotagate/quotagate/caddymodule/quota"
+	"github.com/quotagate/quotagate/caddymodule/store/column"
 	"github.com/quotagate/quotagate/caddymodule/store/sqlgen"
 )
 
@@ -152,6 +153,9 @@ func (s *Store) RemoveUser(ctx context.Context, by Actor, id string, r Removal) 
 			return err
 		}
 		c.record("user.deleted", r.Reason, map[string]AuditChange{"status": {before, controlDeleted}})
+		if err := c.endBilling(ctx); err != nil {
+			return err
+		}
 		n, err := c.q.RevokeAdmin(ctx, c.user.ID)
 		if err != nil {
 			return fmt.Errorf("revoking admin: %w", err)
@@ -165,6 +169,19 @@ func (s *Store) RemoveUser(ctx context.Context, by Actor, id string, r Removal) 
 		return nil, fmt.Errorf("deleting user: %w", err)
 	}
 	return result, nil
+}
+
+// endBilling queues whom the user is at the payment provider: what is paid for
+// ends there, as soon as the provider can be reached.
+func (c *userChange) endBilling(ctx context.Context) error {
+	row, err := first(c.q.BillingAccount(ctx, c.user.ID))
+	if err != nil {
+		return fmt.Errorf("loading the billing account: %w", err)
+	}
+	if row == nil || row.StripeCustomerID.String == "" {
+		return nil
+	}
+	return enqueue(ctx, c.q, row.StripeCustomerID.String, "user deleted", column.At(c.s.now()))
 }
 
 // freeEmail puts another address in the place of the user's, and keeps that

@@ -63,6 +63,8 @@ CREATE TABLE invoices (
     amount_due             BIGINT NOT NULL,
     amount_paid            BIGINT NOT NULL,
     amount_remaining       BIGINT NOT NULL,
+    -- How often a payment was tried.
+    attempts               BIGINT NOT NULL DEFAULT 0,
     period_start           TIMESTAMPTZ,
     period_end             TIMESTAMPTZ,
     created_at             TIMESTAMPTZ NOT NULL,

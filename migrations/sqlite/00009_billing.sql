@@ -63,6 +63,8 @@ CREATE TABLE invoices (
     amount_due             INTEGER NOT NULL,
     amount_paid            INTEGER NOT NULL,
     amount_remaining       INTEGER NOT NULL,
+    -- How often a payment was tried.
+    attempts               INTEGER NOT NULL DEFAULT 0,
     period_start           TEXT CHECK (period_start IS NULL OR julianday(period_start) IS NOT NULL),
     period_end             TEXT CHECK (period_end IS NULL OR julianday(period_end) IS NOT NULL),
     created_at             TEXT NOT NULL CHECK (julianday(created_at) IS NOT NULL),

@@ -120,7 +120,7 @@ func (c *client) Invoices(ctx context.Context, customer string) ([]billing.Invoi
 func invoiceOf(in *stripe.Invoice) billing.Invoice {
 	out := billing.Invoice{
 		ID: in.ID, Number: in.Number, Status: string(in.Status), Currency: string(in.Currency),
-		AmountDue: in.AmountDue, AmountPaid: in.AmountPaid, AmountRemaining: in.AmountRemaining, Attempted: in.Attempted,
+		AmountDue: in.AmountDue, AmountPaid: in.AmountPaid, AmountRemaining: in.AmountRemaining, Attempts: in.AttemptCount,
 		PeriodStart: moment(in.PeriodStart), PeriodEnd: moment(in.PeriodEnd), CreatedAt: moment(in.Created),
 		HostedURL: in.HostedInvoiceURL, PDFURL: in.InvoicePDF,
 	}

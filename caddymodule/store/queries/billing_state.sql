@@ -49,18 +49,19 @@ INSERT INTO stripe_prices (price_id, plan_id, learned_at) VALUES ($1, $2, $3) ON
 
 -- name: PutInvoice :exec
 INSERT INTO invoices (id, account_id, stripe_subscription_id, number, status, currency, amount_due, amount_paid, amount_remaining,
-    period_start, period_end, created_at, paid_at, hosted_url, pdf_url)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)
+    period_start, period_end, created_at, paid_at, hosted_url, pdf_url, attempts)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)
 ON CONFLICT (id) DO UPDATE SET account_id = excluded.account_id, stripe_subscription_id = excluded.stripe_subscription_id,
     number = excluded.number, status = excluded.status, amount_due = excluded.amount_due, amount_paid = excluded.amount_paid,
-    amount_remaining = excluded.amount_remaining, paid_at = excluded.paid_at, hosted_url = excluded.hosted_url, pdf_url = excluded.pdf_url;
+    amount_remaining = excluded.amount_remaining, paid_at = excluded.paid_at, hosted_url = excluded.hosted_url, pdf_url = excluded.pdf_url,
+    attempts = excluded.attempts;
 
 -- name: InvoiceStates :many
-SELECT id, status, amount_remaining FROM invoices WHERE account_id = $1;
+SELECT id, status, amount_remaining, attempts FROM invoices WHERE account_id = $1;
 
 -- name: ListInvoices :many
 SELECT id, account_id, stripe_subscription_id, number, status, currency, amount_due, amount_paid, amount_remaining,
-    period_start, period_end, created_at, paid_at, hosted_url, pdf_url
+    period_start, period_end, created_at, paid_at, hosted_url, pdf_url, attempts
 FROM invoices WHERE account_id = $1 ORDER BY created_at DESC, id DESC LIMIT $2 OFFSET $3;
 
 -- name: CountInvoices :one

@@ -363,13 +363,14 @@ func (q *Queries) InsertCheckout(ctx context.Context, arg InsertCheckoutParams) 
 }
 
 const invoiceStates = `-- name: InvoiceStates :many
-SELECT id, status, amount_remaining FROM invoices WHERE account_id = $1
+SELECT id, status, amount_remaining, attempts FROM invoices WHERE account_id = $1
 `
 
 type InvoiceStatesRow struct {
 	ID              string
 	Status          string
 	AmountRemaining int64
+	Attempts        int64
 }
 
 func (q *Queries) InvoiceStates(ctx context.Context, accountID string) ([]InvoiceStatesRow, error) {
@@ -381,7 +382,12 @@ func (q *Queries) InvoiceStates(ctx context.Context, accountID string) ([]Invoic
 	var items []InvoiceStatesRow
 	for rows.Next() {
 		var i InvoiceStatesRow
-		if err := rows.Scan(&i.ID, &i.Status, &i.AmountRemaining); err != nil {
+		if err := rows.Scan(
+			&i.ID,
+			&i.Status,
+			&i.AmountRemaining,
+			&i.Attempts,
+		); err != nil {
 			return nil, err
 		}
 		items = append(items, i)
@@ -452,7 +458,7 @@ func (q *Queries) LearnPrice(ctx context.Context, arg LearnPriceParams) error {
 
 const listInvoices = `-- name: ListInvoices :many
 SELECT id, account_id, stripe_subscription_id, number, status, currency, amount_due, amount_paid, amount_remaining,
-    period_start, period_end, created_at, paid_at, hosted_url, pdf_url
+    period_start, period_end, created_at, paid_at, hosted_url, pdf_url, attempts
 FROM invoices WHERE account_id = $1 ORDER BY created_at DESC, id DESC LIMIT $2 OFFSET $3
 `
 
@@ -462,15 +468,34 @@ type ListInvoicesParams struct {
 	Offset    int32
 }
 
-func (q *Queries) ListInvoices(ctx context.Context, arg ListInvoicesParams) ([]Invoice, error) {
+type ListInvoicesRow struct {
+	ID                   string
+	AccountID            string
+	StripeSubscriptionID sql.NullString
+	Number               string
+	Status               string
+	Currency             string
+	AmountDue            int64
+	AmountPaid           int64
+	AmountRemaining      int64
+	PeriodStart          column.Time
+	PeriodEnd            column.Time
+	CreatedAt            column.Time
+	PaidAt               column.Time
+	HostedUrl            string
+	PdfUrl               string
+	Attempts             int64
+}
+
+func (q *Queries) ListInvoices(ctx context.Context, arg ListInvoicesParams) ([]ListInvoicesRow, error) {
 	rows, err := q.db.QueryContext(ctx, listInvoices, arg.AccountID, arg.Limit, arg.Offset)
 	if err != nil {
 		return nil, err
 	}
 	defer rows.Close()
-	var items []Invoice
+	var items []ListInvoicesRow
 	for rows.Next() {
-		var i Invoice
+		var i ListInvoicesRow
 		if err := rows.Scan(
 			&i.ID,
 			&i.AccountID,
@@ -487,6 +512,7 @@ func (q *Queries) ListInvoices(ctx context.Context, arg ListInvoicesParams) ([]I
 			&i.PaidAt,
 			&i.HostedUrl,
 			&i.PdfUrl,
+			&i.Attempts,
 		); err != nil {
 			return nil, err
 		}
@@ -637,11 +663,12 @@ func (q *Queries) PutCustomer(ctx context.Context, arg PutCustomerParams) error 
 
 const putInvoice = `-- name: PutInvoice :exec
 INSERT INTO invoices (id, account_id, stripe_subscription_id, number, status, currency, amount_due, amount_paid, amount_remaining,
-    period_start, period_end, created_at, paid_at, hosted_url, pdf_url)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)
+    period_start, period_end, created_at, paid_at, hosted_url, pdf_url, attempts)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)
 ON CONFLICT (id) DO UPDATE SET account_id = excluded.account_id, stripe_subscription_id = excluded.stripe_subscription_id,
     number = excluded.number, status = excluded.status, amount_due = excluded.amount_due, amount_paid = excluded.amount_paid,
-    amount_remaining = excluded.amount_remaining, paid_at = excluded.paid_at, hosted_url = excluded.hosted_url, pdf_url = excluded.pdf_url
+    amount_remaining = excluded.amount_remaining, paid_at = excluded.paid_at, hosted_url = excluded.hosted_url, pdf_url = excluded.pdf_url,
+    attempts = excluded.attempts
 `
 
 type PutInvoiceParams struct {
@@ -660,6 +687,7 @@ type PutInvoiceParams struct {
 	PaidAt               column.Time
 	HostedUrl            string
 	PdfUrl               string
+	Attempts             int64
 }
 
 func (q *Queries) PutInvoice(ctx context.Context, arg PutInvoiceParams) error {
@@ -679,6 +707,7 @@ func (q *Queries) PutInvoice(ctx context.Context, arg PutInvoiceParams) error {
 		arg.PaidAt,
 		arg.HostedUrl,
 		arg.PdfUrl,
+		arg.Attempts,
 	)
 	return err
 }

@@ -54,24 +54,6 @@ type CheckoutSession struct {
 	ClosedAt  column.Time
 }
 
-type Invoice struct {
-	ID                   string
-	AccountID            string
-	StripeSubscriptionID sql.NullString
-	Number               string
-	Status               string
-	Currency             string
-	AmountDue            int64
-	AmountPaid           int64
-	AmountRemaining      int64
-	PeriodStart          column.Time
-	PeriodEnd            column.Time
-	CreatedAt            column.Time
-	PaidAt               column.Time
-	HostedUrl            string
-	PdfUrl               string
-}
-
 type PlanPrice struct {
 	ID              string
 	PlanID          string

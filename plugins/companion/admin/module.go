@@ -67,6 +67,9 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 		store: app.Store, bootstraps: app.Bootstraps, peek: h.peek, reset: h.reset, learn: h.learn, local: app.CountsAlone,
 		hostKeys: app.HostKeys(), now: time.Now, log: h.server.Log(),
 	}
+	if b := app.Billing(); b != nil {
+		s.nudge = b.Nudge
+	}
 	if box := app.Box(); box != nil {
 		s.seal = func(userID, email string) string { return box.Seal(email, sealedEmail+userID) }
 		s.unseal = func(userID, sealed string) (string, error) { return box.Open(sealed, sealedEmail+userID) }

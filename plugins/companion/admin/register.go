@@ -12,4 +12,5 @@ func register(a huma.API, s *service) {
 	registerStats(a, s)
 	registerAnalytics(a, s)
 	registerAuditLog(a, s)
+	registerBilling(a, s)
 }

@@ -34,8 +34,10 @@ type service struct {
 	// seal and unseal keep the e-mail addresses of deleted users; nil: no key.
 	seal   func(userID, email string) string
 	unseal func(userID, sealed string) (string, error)
-	now    func() time.Time
-	log    *zap.Logger
+	// nudge has the worker of billing look at its queue; nil: there is none.
+	nudge func()
+	now   func() time.Time
+	log   *zap.Logger
 }
 
 // mount adds the operations to a server, for superadmins only.

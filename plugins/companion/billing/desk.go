@@ -132,7 +132,7 @@ func dueSince(subscription string, invoices []Invoice) time.Time {
 func storedInvoice(in *Invoice) store.BilledInvoice {
 	return store.BilledInvoice{
 		ID: in.ID, Subscription: in.Subscription, Number: in.Number, Status: in.Status, Currency: in.Currency,
-		AmountDue: in.AmountDue, AmountPaid: in.AmountPaid, AmountRemaining: in.AmountRemaining,
+		AmountDue: in.AmountDue, AmountPaid: in.AmountPaid, AmountRemaining: in.AmountRemaining, Attempts: in.Attempts,
 		PeriodStart: in.PeriodStart, PeriodEnd: in.PeriodEnd, CreatedAt: in.CreatedAt, PaidAt: in.PaidAt,
 		HostedURL: in.HostedURL, PDFURL: in.PDFURL,
 	}
@@ -172,6 +172,11 @@ func (d *desk) apply(ctx context.Context, st *store.Store, job store.SyncJob, re
 	default:
 		syncs.WithLabelValues("written").Inc()
 	}
+	if r.Deleted {
+		if err := d.endPaid(ctx, st, job.Customer, read.subscriptions); err != nil {
+			return err
+		}
+	}
 	for _, c := range r.Changes {
 		changes.WithLabelValues(c.Kind).Inc()
 		d.log.Info("a subscription has changed", zap.String("change", c.Kind), zap.String("subscription", c.Subscription),
@@ -182,6 +187,25 @@ func (d *desk) apply(ctx context.Context, st *store.Store, job store.SyncJob, re
 			zap.String("customer", job.Customer), zap.String("price", price))
 	}
 	return nil
+}
+
+// endPaid ends what a deleted user pays for, and has the customer read once more.
+func (d *desk) endPaid(ctx context.Context, st *store.Store, customer string, subs []Subscription) error {
+	ended := 0
+	for i := range subs {
+		if goesOn(subs[i:i+1]) == nil {
+			continue
+		}
+		if err := d.provider.End(ctx, Ending{Subscription: subs[i], When: AtOnce}); err != nil {
+			// It is to be tried again, though everything was written.
+			return errors.Join(fmt.Errorf("ending what a deleted user pays for: %w", err), st.RequestSync(ctx, customer, "user deleted"))
+		}
+		ended++
+	}
+	if ended == 0 {
+		return nil
+	}
+	return st.RequestSync(ctx, customer, "user deleted")
 }
 
 // failure is what becomes of a read that came to nothing.

@@ -171,7 +171,7 @@ type Invoice struct {
 	Currency               string // ISO 4217, lower case
 	AmountDue, AmountPaid  int64  // in the currency's minor unit
 	AmountRemaining        int64
-	Attempted              bool // a payment was tried
+	Attempts               int64 // how often a payment was tried
 	PeriodStart, PeriodEnd time.Time
 	CreatedAt, FinalizedAt time.Time
 	PaidAt                 time.Time

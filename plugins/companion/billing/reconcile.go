@@ -290,8 +290,8 @@ func differing(there *Subscription, here *store.StoredSubscription, planOf func(
 	return fields
 }
 
-// comparison is what the last full comparison found; at is zero if there was none.
-func comparison(ctx context.Context, st *store.Store) (at time.Time, c Comparison, err error) {
+// LastComparison is what the last full comparison found; at is zero if there was none.
+func LastComparison(ctx context.Context, st *store.Store) (at time.Time, c Comparison, err error) {
 	c.Drifts = []Drift{}
 	mark, err := st.BillingMark(ctx, markCompared)
 	if err != nil || mark == nil {

@@ -218,16 +218,6 @@ func (s *Service) Nudge() {
 	}
 }
 
-// Compared is the last full comparison of the records with the provider, and
-// when it was made; the zero time where there was none.
-func (s *Service) Compared(ctx context.Context) (time.Time, Comparison, error) {
-	st, err := s.open()
-	if err != nil {
-		return time.Time{}, Comparison{}, err
-	}
-	return comparison(ctx, st)
-}
-
 // Compare compares all subscriptions now, and calls each with every difference.
 // It changes nothing.
 func (s *Service) Compare(ctx context.Context, each func(Drift) error) (*Comparison, error) {
