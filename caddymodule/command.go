@@ -65,7 +65,8 @@ type fileConfig struct {
 		Disabled bool `json:"disabled"`
 	} `json:"admin"`
 	Apps struct {
-		Quota json.RawMessage `json:"quota"`
+		Quota     json.RawMessage `json:"quota"`
+		Companion json.RawMessage `json:"quota_companion"`
 	} `json:"apps"`
 }
 
@@ -102,29 +103,71 @@ func LoadApp(fl caddycmd.Flags) (*App, func() error, error) {
 	return c.app()
 }
 
-func (c *fileConfig) app() (*App, func() error, error) {
-	if c.raw == nil {
-		return nil, nil, errors.New("there is no Caddyfile in this folder: name the config with --config")
+// LoadCompanion is LoadApp, with the app quota_companion of the same config
+// beside it, provisioned and not started; nil where the config has none.
+func LoadCompanion(fl caddycmd.Flags) (*App, caddy.App, func() error, error) {
+	c, err := readConfig(fl)
+	if err != nil {
+		return nil, nil, nil, err
 	}
-	options := c.Apps.Quota
-	if options == nil {
-		options = json.RawMessage("{}") // the defaults, as for a directive without the option
+	const name = "quota_companion"
+	beside := caddy.ModuleMap{}
+	if c.Apps.Companion != nil {
+		beside[name] = c.Apps.Companion
+	}
+	app, ctx, err := c.provision(beside)
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	var companion caddy.App
+	if c.Apps.Companion != nil {
+		v, err := ctx.AppIfConfigured(name)
+		if err != nil {
+			return nil, nil, nil, errors.Join(fmt.Errorf("loading the %s options of %s: %w", name, c.file, err), app.Cleanup())
+		}
+		companion = v.(caddy.App)
+	}
+	return app, companion, func() error {
+		var err error
+		if cleaner, ok := companion.(caddy.CleanerUpper); ok {
+			err = cleaner.Cleanup()
+		}
+		return errors.Join(err, app.Cleanup())
+	}, nil
+}
+
+func (c *fileConfig) app() (*App, func() error, error) {
+	app, _, err := c.provision(caddy.ModuleMap{})
+	if err != nil {
+		return nil, nil, err
+	}
+	return app, app.Cleanup, nil
+}
+
+// provision makes the app `quota`, and those beside it.
+func (c *fileConfig) provision(apps caddy.ModuleMap) (*App, caddy.Context, error) {
+	if c.raw == nil {
+		return nil, caddy.Context{}, errors.New("there is no Caddyfile in this folder: name the config with --config")
+	}
+	apps["quota"] = c.Apps.Quota
+	if c.Apps.Quota == nil {
+		apps["quota"] = json.RawMessage("{}") // the defaults, as for a directive without the option
 	}
 	config := quietConfig()
-	config.AppsRaw = caddy.ModuleMap{"quota": options}
+	config.AppsRaw = apps
 	ctx, err := caddy.ProvisionContext(config)
 	if err != nil {
-		return nil, nil, fmt.Errorf("loading the quota options of %s: %w", c.file, err)
+		return nil, ctx, fmt.Errorf("loading the quota options of %s: %w", c.file, err)
 	}
 	v, err := ctx.AppIfConfigured("quota")
 	if err != nil {
-		return nil, nil, fmt.Errorf("loading the quota options of %s: %w", c.file, err)
+		return nil, ctx, fmt.Errorf("loading the quota options of %s: %w", c.file, err)
 	}
 	app, ok := v.(*App)
 	if !ok {
-		return nil, nil, fmt.Errorf("loading the quota options of %s: the app is a %T", c.file, v)
+		return nil, ctx, fmt.Errorf("loading the quota options of %s: the app is a %T", c.file, v)
 	}
-	return app, app.Cleanup, nil
+	return app, ctx, nil
 }
 
 func quietConfig() *caddy.Config {

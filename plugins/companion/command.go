@@ -17,6 +17,7 @@ import (
 
 func init() {
 	caddy.RegisterModule(AdminCommand{})
+	caddy.RegisterModule(BillingCommand{})
 	caddy.RegisterModule(PlansCommand{})
 	caddy.RegisterModule(UsageCommand{})
 }

@@ -218,16 +218,25 @@ func (s *Service) Nudge() {
 	}
 }
 
-// Compare compares all subscriptions now, and calls each with every difference.
-// It changes nothing.
-func (s *Service) Compare(ctx context.Context, each func(Drift) error) (*Comparison, error) {
-	d := s.desk.Load()
-	if d == nil {
-		return nil, errNotStarted
+// errPlayed is for a provider that only the gateway's own process can ask.
+var errPlayed = errors.New("this payment provider is played by the gateway's process: ask for what it has found itself, without --now")
+
+// Compare compares all subscriptions with the provider now, from a process in
+// which nothing was started. It changes nothing.
+func (s *Service) Compare(ctx context.Context) (*Comparison, error) {
+	if _, played := s.guest.(Pager); played {
+		return nil, errPlayed
 	}
-	st, err := d.store()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	p, err := s.guest.Open(ctx, Env{Log: s.log, Deliver: s.Receive, Now: time.Now})
+	if err != nil {
+		return nil, fmt.Errorf("opening billing: %w", err)
+	}
+	st, err := s.open()
 	if err != nil {
 		return nil, err
 	}
-	return d.compare(ctx, st, each)
+	d := newDesk(s.open, p, s.guest.Settings(), time.Now, s.log)
+	return d.compare(ctx, st, func(Drift) error { return nil })
 }
