@@ -96,7 +96,7 @@ func (b *billing) keep(c BillingChange, before quota.Status) {
 
 // noteInvoice tells of an invoice that was paid, or whose payment has failed.
 func (b *billing) noteInvoice(old *sqlgen.InvoiceStatesRow, in *BilledInvoice) {
-	kind := ""
+	var kind string
 	switch {
 	case in.Status == "paid" && old.Status != "paid":
 		kind = InvoicePaid
