@@ -41,7 +41,7 @@ const (
 func quotaCommand(cmd *cobra.Command) {
 	cmd.PersistentFlags().StringP(flagConfig, "c", "", "Configuration file, by default the Caddyfile in this folder")
 	cmd.PersistentFlags().StringP(flagAdapter, "a", "", "Name of the config adapter to apply")
-	cmd.AddCommand(migrateCommand(), tokenCommand(), explainCommand(), smokeCommand())
+	cmd.AddCommand(migrateCommand(), tokenCommand(), explainCommand(), smokeCommand(), doctorCommand())
 	for _, m := range caddy.GetModules("quota.commands") {
 		if c, ok := m.New().(Commander); ok {
 			cmd.AddCommand(c.Command())

@@ -10,6 +10,7 @@ import (
 	"io"
 	"time"
 
+	"github.com/quotagate/quotagate/caddymodule/doctor"
 	"github.com/quotagate/quotagate/caddymodule/gate"
 	"go.uber.org/zap"
 )
@@ -76,6 +77,22 @@ type Migrator interface {
 	// Migrate runs one direction, up, down or status, and writes what it did to
 	// out, a line for each migration.
 	Migrate(ctx context.Context, direction string, out io.Writer) error
+}
+
+// Examiner is implemented by a guest that can say how what it depends on is set
+// up, for `caddy quota doctor`. It is called on a guest that is not open, while
+// another process may have it open, and changes nothing that lasts.
+type Examiner interface {
+	// Examine never fails: what is in the way is a finding. env is what the guest
+	// would be opened with.
+	Examine(ctx context.Context, env Env) []doctor.Finding
+}
+
+// TokenExaminer is implemented by a verifier that can say what it makes of a token.
+type TokenExaminer interface {
+	// ExamineToken reports whether the verifier claims the token, and so decides
+	// for good; if it does not, the findings say why.
+	ExamineToken(ctx context.Context, token string) (claimed bool, findings []doctor.Finding)
 }
 
 // Minter is implemented by a verifier that holds what its tokens are signed

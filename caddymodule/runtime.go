@@ -66,6 +66,7 @@ func borrow[T any](key string, open func() (T, error), closeValue func(T) error)
 
 // runtime is the part of the App that lives as long as its config.
 type runtime struct {
+	env     Env
 	keys    []string // borrowed, in order
 	records *resource[Records]
 	engine  *resource[Counters]
@@ -96,7 +97,7 @@ func (a *App) provisionRuntime(ctx caddy.Context) error {
 	}
 	records := "records|" + a.records.Key() + "|" + a.DefaultPlan + "|" + string(host)
 	counters := "counters|" + a.counters.Key(env.StateDir)
-	rt := &runtime{}
+	rt := &runtime{env: env}
 	a.runtime = rt
 	if err := lend(rt, records, &rt.records,
 		func() (Records, error) { return a.records.Open(context.Background(), env) }, Records.Close); err != nil {

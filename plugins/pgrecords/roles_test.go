@@ -218,7 +218,9 @@ func gatewayRecords(t *testing.T, gateway *Records, admin *sql.DB) {
 			t.Fatal(err)
 		}
 	}
-	if err := gateway.Maintain(ctx); err != nil {
+	_, _, reaped := gateway.Reap(ctx, true)
+	_, counted := gateway.Gateways(ctx)
+	if err := errors.Join(reaped, counted, gateway.Dropped(ctx, "dead"), gateway.Maintain(ctx)); err != nil {
 		t.Errorf("the gateway's upkeep: %v", err)
 	}
 	var compacted, open int

@@ -95,16 +95,18 @@ func (e *Engine) checkPolicy(ctx context.Context) {
 
 // badPolicy says what of Redis's own report does not do, nil if all does.
 func badPolicy(info string) error {
-	field := func(name string) string {
-		_, rest, _ := strings.Cut(info, "\n"+name+":")
-		value, _, _ := strings.Cut(rest, "\r")
-		return value
-	}
-	if policy := field("maxmemory_policy"); policy != "" && policy != "noeviction" {
+	if policy := infoField(info, "maxmemory_policy"); policy != "" && policy != "noeviction" {
 		return fmt.Errorf("maxmemory-policy is %s, so that counters may be evicted and limits forgotten: "+
 			"set maxmemory-policy noeviction", policy)
 	}
 	return nil
+}
+
+// infoField is one line of what Redis reports of itself.
+func infoField(info, name string) string {
+	_, rest, _ := strings.Cut(info, "\n"+name+":")
+	value, _, _ := strings.Cut(rest, "\r")
+	return value
 }
 
 // Ping reports that Redis does not answer, or that it may forget what is counted.
