@@ -137,7 +137,7 @@ func TestKilledGatewaysLoseNothing(t *testing.T) {
 		f[i%2].run()
 	}
 	l := newLedger(t, b, tr)
-	eventually(t, patience, "what the dead had counted is copied", func() bool {
+	eventually(t, 2*patience, "what the dead had counted is copied", func() bool {
 		lost, _, _ := l.compare(t, f[0])
 		return lost == 0
 	})

@@ -14,13 +14,16 @@ import (
 // EpochTotals is all that Redis holds of an epoch, of whatever process. It is
 // gate.EpochKeeper's.
 func (e *Engine) EpochTotals(ctx context.Context, id string) ([]quota.Total, error) {
+	held := make([]*redis.MapStringStringCmd, 0, buckets)
+	err := e.eachBucket(ctx, func(p redis.Pipeliner, key []byte) {
+		held = append(held, p.HGetAll(ctx, string(append(append(key, kindEpoch...), id...))))
+	})
+	if err != nil {
+		return nil, fmt.Errorf("reading epoch %s from redis: %w", id, err)
+	}
 	var rows []quota.Total
-	for bucket := range buckets {
-		held, err := e.epochHash(ctx, bucket, id)
-		if err != nil {
-			return nil, fmt.Errorf("reading epoch %s from redis: %w", id, err)
-		}
-		for name, value := range held {
+	for bucket, h := range held {
+		for name, value := range h.Val() {
 			if len(name) <= digestLength { // a token, a stamp, a lane
 				continue
 			}
@@ -35,38 +38,37 @@ func (e *Engine) EpochTotals(ctx context.Context, id string) ([]quota.Total, err
 	return rows, nil
 }
 
-func (e *Engine) epochHash(ctx context.Context, bucket int, id string) (map[string]string, error) {
-	c, err := e.servers.clientOf(ctx, bucket)
-	if err != nil {
-		return nil, err
+// eachBucket asks something of each bucket, in one round trip to each server. ask
+// is given the beginning of the bucket's keys.
+func (e *Engine) eachBucket(ctx context.Context, ask func(p redis.Pipeliner, key []byte)) error {
+	pipes := map[*redis.Client]redis.Pipeliner{}
+	for bucket := range buckets {
+		c, err := e.servers.clientOf(ctx, bucket)
+		if err != nil {
+			return err
+		}
+		if pipes[c] == nil {
+			pipes[c] = c.Pipeline()
+		}
+		ask(pipes[c], appendTag(nil, e.prefix, bucket))
 	}
-	key := string(append(append(appendTag(nil, e.prefix, bucket), kindEpoch...), id...))
-	held, err := c.HGetAll(ctx, key).Result()
-	if err != nil {
-		return nil, faultOf(err)
+	for _, p := range pipes {
+		if _, err := p.Exec(ctx); err != nil {
+			return faultOf(err)
+		}
 	}
-	return held, nil
+	return nil
 }
 
 // Epochs are all epochs that Redis holds, of whatever process, sorted. It is
 // gate.EpochLister's: a process that died before its first flush is found so.
 func (e *Engine) Epochs(ctx context.Context) ([]string, error) {
-	pipes := map[*redis.Client]redis.Pipeliner{}
 	listed := make([]*redis.StringSliceCmd, 0, buckets)
-	for bucket := range buckets {
-		c, err := e.servers.clientOf(ctx, bucket)
-		if err != nil {
-			return nil, fmt.Errorf("listing epochs in redis: %w", err)
-		}
-		if pipes[c] == nil {
-			pipes[c] = c.Pipeline()
-		}
-		listed = append(listed, pipes[c].HKeys(ctx, string(append(appendTag(nil, e.prefix, bucket), kindMeta...))))
-	}
-	for _, p := range pipes {
-		if _, err := p.Exec(ctx); err != nil {
-			return nil, fmt.Errorf("listing epochs in redis: %w", faultOf(err))
-		}
+	err := e.eachBucket(ctx, func(p redis.Pipeliner, key []byte) {
+		listed = append(listed, p.HKeys(ctx, string(append(key, kindMeta...))))
+	})
+	if err != nil {
+		return nil, fmt.Errorf("listing epochs in redis: %w", err)
 	}
 	epochs := map[string]struct{}{}
 	for _, l := range listed {

@@ -121,7 +121,9 @@ func open(t *testing.T, file string) *config {
 		t.Fatal(err)
 	}
 	var err error
+	c.mu.Lock() // what is delivered at once waits for the provider that reads it
 	c.provider, err = c.module.Open(ctx, billing.Env{Log: zap.NewNop(), Now: time.Now, Deliver: c.deliver})
+	c.mu.Unlock()
 	if err != nil {
 		cancel()
 		t.Fatal(err)
