@@ -56,6 +56,16 @@ func TestStore(t *testing.T) {
 	}})
 }
 
+// Behind a pooler that keeps no prepared statements the store does the same.
+func TestStoreWithoutPreparedStatements(t *testing.T) {
+	t.Parallel()
+	server := gatetest.Postgres(t)
+	gatetest.RunStore(t, gatetest.StoreHarness{Engine: store.Postgres, Open: func(t *testing.T) *sql.DB {
+		t.Helper()
+		return pool(t, &Module{DSN: server.Database(t) + "&default_query_exec_mode=exec", Connections: 16})
+	}})
+}
+
 func TestBus(t *testing.T) {
 	t.Parallel()
 	server := gatetest.Postgres(t)
