@@ -68,6 +68,9 @@ type Entitlements struct {
 	TTL caddy.Duration `json:"ttl,omitempty"`
 	// Stale is how long beyond TTL it is still used while the records fail. Default: 10m.
 	Stale caddy.Duration `json:"stale,omitempty"`
+	// Grace is how long a subscription whose payment has failed keeps its plan.
+	// Gateways and companions over the same records need the same. Default: 168h.
+	Grace caddy.Duration `json:"grace,omitempty"`
 	// Size is how many accounts are kept: 1..10000000. Default: 100000.
 	Size int `json:"size,omitempty"`
 }
@@ -101,6 +104,7 @@ const (
 	defaultPlan         = "free"
 	defaultTTL          = caddy.Duration(time.Minute)
 	defaultStale        = caddy.Duration(10 * time.Minute)
+	defaultGrace        = caddy.Duration(7 * 24 * time.Hour)
 	defaultEntitlements = 100_000
 	maxEntitlements     = 10_000_000
 	defaultIPv4Prefix   = 32
@@ -137,6 +141,7 @@ func (a *App) setDefaults() {
 	}
 	setDefault(&a.Entitlements.TTL, defaultTTL)
 	setDefault(&a.Entitlements.Stale, defaultStale)
+	setDefault(&a.Entitlements.Grace, defaultGrace)
 	setDefault(&a.Entitlements.Size, defaultEntitlements)
 	setDefault(&a.IPPrefix.IPv4, defaultIPv4Prefix)
 	setDefault(&a.IPPrefix.IPv6, defaultIPv6Prefix)
@@ -217,6 +222,7 @@ func (a *App) Validate() error {
 	}
 	add("entitlements.ttl", checkPositive(a.Entitlements.TTL))
 	add("entitlements.stale", checkPositive(a.Entitlements.Stale))
+	add("entitlements.grace", checkPositive(a.Entitlements.Grace))
 	add("entitlements.size", checkRange(a.Entitlements.Size, 1, maxEntitlements))
 	if a.DefaultPlan != "" {
 		add("default_plan", checkName(a.DefaultPlan))

@@ -115,12 +115,13 @@ func parseGuest(d *caddyfile.Dispenser, name, namespace, inlineKey string) (json
 }
 
 func (e *Entitlements) parse(d *caddyfile.Dispenser) error {
-	if err := unexpectedArgs(d, "entitlements { ttl <duration>; stale <duration>; size <accounts> }, each on its line"); err != nil {
+	if err := unexpectedArgs(d, "entitlements { ttl <duration>; stale <duration>; grace <duration>; size <accounts> }, each on its line"); err != nil {
 		return err
 	}
 	return parseBlock(d, "entitlements", map[string]option{
 		"ttl":   {usage: "ttl <duration>", min: 1, max: 1, set: duration(&e.TTL)},
 		"stale": {usage: "stale <duration>", min: 1, max: 1, set: duration(&e.Stale)},
+		"grace": {usage: "grace <duration>", min: 1, max: 1, set: duration(&e.Grace)},
 		"size":  {usage: "size <accounts>", min: 1, max: 1, set: integer(&e.Size, 1, maxEntitlements)},
 	})
 }

@@ -68,6 +68,8 @@ type Env struct {
 	// DefaultPlan is the plan of an account without a subscription; empty: the
 	// one that the records mark as default.
 	DefaultPlan string
+	// Grace is how long a subscription whose payment has failed keeps its plan.
+	Grace time.Duration
 	// Host names the backends' own tables.
 	Host Host
 }

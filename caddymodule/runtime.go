@@ -86,7 +86,7 @@ func (a *App) provisionRuntime(ctx caddy.Context) error {
 	}
 	env := Env{
 		Log: caddy.Log().Named("quota"), StateDir: filepath.Join(caddy.AppDataDir(), "quota"),
-		DefaultPlan: a.DefaultPlan, Host: a.Host,
+		DefaultPlan: a.DefaultPlan, Grace: time.Duration(a.Entitlements.Grace), Host: a.Host,
 	}
 	if local, ok := a.records.(LocalState); ok {
 		env.StateDir = local.StateDir()
@@ -95,7 +95,7 @@ func (a *App) provisionRuntime(ctx caddy.Context) error {
 	if err != nil {
 		return fmt.Errorf("naming the records: %w", err)
 	}
-	records := "records|" + a.records.Key() + "|" + a.DefaultPlan + "|" + string(host)
+	records := "records|" + a.records.Key() + "|" + a.DefaultPlan + "|" + env.Grace.String() + "|" + string(host)
 	counters := "counters|" + a.counters.Key(env.StateDir)
 	rt := &runtime{env: env}
 	a.runtime = rt

@@ -19,11 +19,14 @@ import (
 	_ "github.com/quotagate/quotagate/caddymodule"
 	_ "github.com/quotagate/quotagate/plugins/companion/accounts"
 	_ "github.com/quotagate/quotagate/plugins/companion/admin"
+	_ "github.com/quotagate/quotagate/plugins/companion/billing/fakebilling"
+	_ "github.com/quotagate/quotagate/plugins/companion/purchases"
 	_ "github.com/quotagate/quotagate/plugins/jwtverifier"
 	_ "github.com/quotagate/quotagate/plugins/memcounters"
 	_ "github.com/quotagate/quotagate/plugins/pgrecords"
 	_ "github.com/quotagate/quotagate/plugins/rediscounters"
 	_ "github.com/quotagate/quotagate/plugins/sqliterecords"
+	_ "github.com/quotagate/quotagate/plugins/stripebilling"
 )
 
 var update = flag.Bool("update", false, "rewrite the expected part of the adapt fixtures")
@@ -121,6 +124,10 @@ func TestAdaptedConfigsLoad(t *testing.T) {
 	t.Setenv("DEFAULT_PLAN", "pro")
 	t.Setenv("FRONTEND_URL", "https://app.example.com")
 	t.Setenv("HOST_REDIS_URL", "redis://localhost:1")
+	t.Setenv("STRIPE_API_KEY", "sk_test_of_a_test")
+	t.Setenv("STRIPE_WEBHOOK_SECRET", "whsec_of_a_test")
+	t.Setenv("STRIPE_WEBHOOK_SECRET_OLD", "whsec_of_an_old_test")
+	t.Setenv("STRIPE_PRICE_ID_PRO", "price_of_a_test")
 	t.Setenv("QUOTA_DSN", "postgres://gateway@localhost:1/quota")
 	t.Setenv("QUOTA_PG_PASSWORD", "a password of a test")
 	t.Setenv("QUOTA_REDIS_URL", "rediss://gate@redis.example.com:6380/1")

@@ -128,7 +128,7 @@ func (a *App) provisionBilling(ctx caddy.Context) error {
 	if err := billing.RegisterMetrics(ctx.GetMetricsRegistry()); err != nil {
 		return fmt.Errorf("registering metrics: %w", err)
 	}
-	a.billing = billing.NewService(guest, a.Store, a.log.Named("billing"))
+	a.billing = billing.NewService(guest, a.quota.UpgradeURL, a.Store, a.log.Named("billing"))
 	return nil
 }
 

@@ -51,7 +51,7 @@ func (m *Module) open(ctx context.Context, env caddymodule.Env) (*Records, error
 	if r.log == nil {
 		r.log = zap.NewNop()
 	}
-	r.store = store.New(r.db, store.Options{Engine: store.Postgres})
+	r.store = store.New(r.db, store.Options{Engine: store.Postgres, Grace: env.Grace})
 	r.store.SetDefaultPlan(env.DefaultPlan)
 	r.store.SetHost(store.HostOptions{Users: (*store.HostTable)(env.Host.Users), Sessions: (*store.HostTable)(env.Host.Sessions)})
 	background, stop := context.WithCancel(context.WithoutCancel(ctx))

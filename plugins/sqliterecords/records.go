@@ -58,7 +58,7 @@ func open(ctx context.Context, file, mode string, env caddymodule.Env) (_ *Recor
 			return nil, err
 		}
 	}
-	r := &Records{db: db, store: store.New(db, store.Options{Engine: store.SQLite}), holder: holder.String(), file: file}
+	r := &Records{db: db, store: store.New(db, store.Options{Engine: store.SQLite, Grace: env.Grace}), holder: holder.String(), file: file}
 	r.store.SetDefaultPlan(env.DefaultPlan)
 	r.store.SetHost(store.HostOptions{Users: (*store.HostTable)(env.Host.Users), Sessions: (*store.HostTable)(env.Host.Sessions)})
 	var old *store.SchemaError

@@ -7,6 +7,7 @@ import (
 	"io"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"github.com/quotagate/quotagate/caddymodule"
 	"github.com/quotagate/quotagate/caddymodule/gatetest"
@@ -87,4 +88,23 @@ func prepare(ctx context.Context, db *sql.DB, text string) (err error) {
 	}
 	defer func() { err = errors.Join(err, stmt.Close()) }()
 	return nil
+}
+
+// How long a failed payment is overlooked is the config's to say.
+func TestGraceReachesTheStore(t *testing.T) {
+	t.Parallel()
+	for want, env := range map[time.Duration]caddymodule.Env{store.DefaultGrace: {}, time.Hour: {Grace: time.Hour}} {
+		m := &Module{Path: filepath.Join(t.TempDir(), "quota.db")}
+		provision(t, m)
+		r, err := m.Open(t.Context(), env)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := r.(*Records).Store().Grace(); got != want {
+			t.Errorf("grace %s, want %s", got, want)
+		}
+		if err := r.Close(); err != nil {
+			t.Error(err)
+		}
+	}
 }

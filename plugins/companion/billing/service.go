@@ -19,8 +19,10 @@ import (
 // and the work that runs beside both. It is safe for concurrent use.
 type Service struct {
 	guest Guest
-	open  func() (*store.Store, error)
-	log   *zap.Logger
+	// home is where pages lead that the guest's settings say nothing of.
+	home string
+	open func() (*store.Store, error)
+	log  *zap.Logger
 
 	desk atomic.Pointer[desk] // nil until it is started
 	stop context.CancelFunc
@@ -28,9 +30,24 @@ type Service struct {
 }
 
 // NewService is billing by a guest, over records that are opened when they are
-// first needed. It does nothing before Start.
-func NewService(g Guest, open func() (*store.Store, error), log *zap.Logger) *Service {
-	return &Service{guest: g, open: open, log: log}
+// first needed. home is where its pages lead back to where the guest does not say.
+// It does nothing before Start.
+func NewService(g Guest, home string, open func() (*store.Store, error), log *zap.Logger) *Service {
+	return &Service{guest: g, home: home, open: open, log: log}
+}
+
+// settings are the guest's; a page that leads nowhere leads home.
+func (s *Service) settings() Settings {
+	set := s.guest.Settings()
+	if _, pages := s.guest.(Pager); pages {
+		return set // it knows its own way back
+	}
+	for _, u := range []*string{&set.SuccessURL, &set.CancelURL, &set.ReturnURL} {
+		if *u == "" {
+			*u = s.home
+		}
+	}
+	return set
 }
 
 // RegisterMetrics puts the collectors of billing into a config's registry.
@@ -45,7 +62,7 @@ func (s *Service) Start() error {
 		cancel()
 		return fmt.Errorf("opening billing: %w", err)
 	}
-	d := newDesk(s.open, p, s.guest.Settings(), time.Now, s.log)
+	d := newDesk(s.open, p, s.settings(), time.Now, s.log)
 	s.stop = cancel
 	s.desk.Store(d)
 	s.work.Go(func() { d.run(ctx) })
@@ -237,6 +254,6 @@ func (s *Service) Compare(ctx context.Context) (*Comparison, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := newDesk(s.open, p, s.guest.Settings(), time.Now, s.log)
+	d := newDesk(s.open, p, s.settings(), time.Now, s.log)
 	return d.compare(ctx, st, func(Drift) error { return nil })
 }
