@@ -160,7 +160,7 @@ func (s *Store) Invoices(ctx context.Context, account quota.Subject, skip, limit
 		for _, r := range rows {
 			list = append(list, BilledInvoice{
 				ID: r.ID, Subscription: r.StripeSubscriptionID.String, Number: r.Number, Status: r.Status, Currency: r.Currency,
-				AmountDue: r.AmountDue, AmountPaid: r.AmountPaid, AmountRemaining: r.AmountRemaining,
+				AmountDue: r.AmountDue, AmountPaid: r.AmountPaid, AmountRemaining: r.AmountRemaining, Attempts: r.Attempts,
 				PeriodStart: r.PeriodStart.Time, PeriodEnd: r.PeriodEnd.Time, CreatedAt: r.CreatedAt.Time, PaidAt: r.PaidAt.Time,
 				HostedURL: r.HostedUrl, PDFURL: r.PdfUrl,
 			})

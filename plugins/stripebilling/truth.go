@@ -21,20 +21,21 @@ func (c *client) Subscriptions(ctx context.Context, customer string) ([]billing.
 		}
 		return err
 	})
-	if errors.Is(err, billing.ErrNotFound) {
-		return nil, c.unlessDeleted(ctx, customer, err)
+	if err == nil && len(subs) == 0 || errors.Is(err, billing.ErrNotFound) {
+		// Nothing of somebody who is not there must not pass for nothing bought: the
+		// key may be another account's.
+		return nil, c.known(ctx, customer)
 	}
 	return subs, err
 }
 
-// unlessDeleted answers err, or nothing for a customer that was deleted: with it
-// ended all that it had.
-func (c *client) unlessDeleted(ctx context.Context, customer string, err error) error {
-	found, lookup := c.api.V1Customers.Retrieve(ctx, customer, nil)
-	if lookup == nil && found.Deleted {
-		return nil
+// known answers nil for a customer that the account has, or has had and deleted:
+// with it ended all that it had.
+func (c *client) known(ctx context.Context, customer string) error {
+	if _, err := c.api.V1Customers.Retrieve(ctx, customer, nil); err != nil {
+		return fmt.Errorf("looking for the customer: %w", translate(err))
 	}
-	return err
+	return nil
 }
 
 // AllSubscriptions implements billing.Truth.
@@ -112,7 +113,7 @@ func (c *client) Invoices(ctx context.Context, customer string) ([]billing.Invoi
 		return nil
 	})
 	if errors.Is(err, billing.ErrNotFound) {
-		return nil, c.unlessDeleted(ctx, customer, err)
+		return nil, c.known(ctx, customer)
 	}
 	return invoices, err
 }

@@ -2,8 +2,10 @@ package billing
 
 import (
 	"context"
+	"regexp"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/quotagate/quotagate/caddymodule/quota"
 	"github.com/quotagate/quotagate/caddymodule/store"
 	"go.uber.org/zap"
@@ -95,3 +97,17 @@ var (
 	ErrNothingPaid = errNothingPaid
 	ErrSamePlan    = errSamePlan
 )
+
+// MetricNames are the names of all metrics.
+func MetricNames() []string {
+	descs := make(chan *prometheus.Desc, 100)
+	for _, c := range collectors() {
+		c.Describe(descs)
+	}
+	close(descs)
+	var names []string
+	for d := range descs {
+		names = append(names, regexp.MustCompile(`fqName: "([^"]+)"`).FindStringSubmatch(d.String())[1])
+	}
+	return names
+}

@@ -54,12 +54,17 @@ var (
 	}, []string{"job"})
 )
 
+// collectors are all of billing's.
+func collectors() []prometheus.Collector {
+	return []prometheus.Collector{
+		webhooks, syncs, fetchSeconds, changes, purchases, queueLength, queueAge, unknownPrices, driftGauge, reconciled,
+	}
+}
+
 // registerMetrics puts the collectors into a config's registry. One that is
 // there already is the same one.
 func registerMetrics(reg *prometheus.Registry) error {
-	for _, c := range []prometheus.Collector{
-		webhooks, syncs, fetchSeconds, changes, purchases, queueLength, queueAge, unknownPrices, driftGauge, reconciled,
-	} {
+	for _, c := range collectors() {
 		if err := reg.Register(c); err != nil && !errors.As(err, new(prometheus.AlreadyRegisteredError)) {
 			return err
 		}

@@ -1,0 +1,477 @@
+package billing_test
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"net/url"
+	"os"
+	"regexp"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/quotagate/quotagate/caddymodule/quota"
+	"github.com/quotagate/quotagate/caddymodule/store"
+	"github.com/quotagate/quotagate/plugins/companion/billing"
+	"github.com/quotagate/quotagate/plugins/companion/billing/stripefake"
+	"github.com/quotagate/quotagate/plugins/stripebilling"
+	"go.uber.org/zap"
+	"pgregory.net/rapid"
+)
+
+// shop is one installation before a fake provider.
+type shop struct {
+	*testing.T
+	*world
+	*records
+	billing.Desk
+	provider billing.Provider
+}
+
+func newShop(t *testing.T) *shop {
+	t.Helper()
+	w := newWorld(t)
+	t.Cleanup(w.close)
+	ctx, cancel := context.WithCancel(context.Background())
+	t.Cleanup(cancel)
+	opened, closeDB := w.open(t, template(t))
+	t.Cleanup(closeDB)
+	p := w.provider(ctx, t)
+	return &shop{t, w, opened, billing.NewDesk(opened.Store, p, settings(), w.now, zap.NewNop()), p}
+}
+
+func (s *shop) ok(err error) {
+	s.Helper()
+	if err != nil {
+		s.Fatal(err)
+	}
+}
+
+// buy pays for a plan, and has everything be known.
+func (s *shop) buy(plan string) *store.CheckoutSession {
+	s.Helper()
+	page, err := s.Checkout(s.Context(), ann, plan, "")
+	s.ok(err)
+	if _, err := s.fake.Pay(page.ID, "pm_card_visa"); err != nil {
+		s.Fatal(err)
+	}
+	s.tell()
+	return page
+}
+
+// tell delivers all events, and reads what they are of.
+func (s *shop) tell() {
+	s.Helper()
+	for _, m := range s.fake.Take() {
+		if status := s.Receive(s.Context(), m.Payload, stripefake.Signature(m.Payload, whsec, s.now())); status != http.StatusOK {
+			s.Fatalf("%s was answered %d", m.Type, status)
+		}
+	}
+	s.drain()
+}
+
+func (s *shop) drain() {
+	s.Helper()
+	for {
+		n, err := s.Round(s.Context())
+		s.ok(err)
+		if n == 0 {
+			return
+		}
+	}
+}
+
+func (s *shop) want(plan string) {
+	s.Helper()
+	e, err := s.Entitlement(s.Context(), ann)
+	s.ok(err)
+	if got := e.Plan.Name + " " + string(e.Status); got != plan {
+		s.Errorf("at %s the plan is %q, want %q", s.now().Format(time.RFC3339), got, plan)
+	}
+}
+
+func (s *shop) customer() string {
+	s.Helper()
+	b, err := s.BillingAccount(s.Context(), ann)
+	s.ok(err)
+	return b.Customer
+}
+
+// Failed payments: the plan stays for the grace, then it is the default plan, then
+// the payment comes.
+func TestFailedPaymentGraceAndRecovery(t *testing.T) {
+	t.Parallel()
+	s := newShop(t)
+	s.buy("pro")
+	s.want("pro active")
+	s.ok(s.fake.FailPayments(s.customer(), "insufficient_funds"))
+	s.ok(s.fake.Advance(29 * day)) // the renewal, from the 31st to the 28th, and its hour as a draft
+	s.tell()
+	s.want("pro past_due")
+	sub, err := s.CurrentSubscription(t.Context(), ann)
+	s.ok(err)
+	s.offset = sub.GraceUntil.Sub(s.fake.Now()) - time.Microsecond
+	s.want("pro past_due")
+	s.offset += time.Microsecond
+	s.want("free expired")
+	s.offset = 0
+	s.ok(s.fake.FailPayments(s.customer(), ""))
+	s.ok(s.fake.Advance(4 * day)) // it is tried again after three days
+	s.tell()
+	s.want("pro active")
+	if after, err := s.CurrentSubscription(t.Context(), ann); err != nil || !after.CurrentPeriodEnd.After(sub.CurrentPeriodStart) {
+		t.Errorf("renewal did not extend: %+v, %v", after, err)
+	}
+	list, total, err := s.Invoices(t.Context(), ann, 0, 10)
+	if err != nil || total != 2 || list[0].Status != "paid" || list[0].Attempts != 2 {
+		t.Errorf("%d invoices: %+v, %v", total, list, err)
+	}
+}
+
+func TestDeclinedChangeChangesNothing(t *testing.T) {
+	t.Parallel()
+	s := newShop(t)
+	s.buy("pro")
+	s.ok(s.fake.FailPayments(s.customer(), "insufficient_funds"))
+	s.ok(s.fake.Advance(minute))
+	if err := s.Change(t.Context(), ann, "enterprise", ""); !errors.Is(err, billing.ErrDeclined) {
+		t.Errorf("declined: %v", err)
+	}
+	s.tell()
+	s.want("pro active")
+	s.ok(s.fake.FailPayments(s.customer(), ""))
+	s.ok(s.Change(t.Context(), ann, "enterprise", "")) // the refusal is not replayed
+	s.want("enterprise active")
+}
+
+// A smaller plan waits for the period's end, and can be thought better of.
+func TestDowngradeWaits(t *testing.T) {
+	t.Parallel()
+	s := newShop(t)
+	s.buy("enterprise")
+	pending := func(want string) {
+		t.Helper()
+		sub, err := s.CurrentSubscription(t.Context(), ann)
+		if err != nil || sub.PendingPlan != want || sub.Plan != "enterprise" {
+			t.Errorf("%+v, %v; want %q pending", sub, err, want)
+		}
+	}
+	s.ok(s.Change(t.Context(), ann, "pro", ""))
+	pending("pro")
+	s.ok(s.End(t.Context(), ann, billing.Never))
+	pending("")
+	s.ok(s.Change(t.Context(), ann, "pro", ""))
+	s.want("enterprise active")
+	s.ok(s.fake.Advance(29 * day))
+	s.want("pro active") // before anybody has told of it
+	s.tell()
+	s.want("pro active")
+}
+
+func TestTrialOnce(t *testing.T) {
+	t.Parallel()
+	s := newShop(t)
+	doc, err := s.ExportPlans(t.Context())
+	s.ok(err)
+	for i := range doc.Plans {
+		if doc.Plans[i].Name == "pro" {
+			doc.Plans[i].TrialDays = 14
+		}
+	}
+	if _, err := s.ApplyPlans(t.Context(), store.Actor{Type: store.ActorCLI}, doc); err != nil {
+		t.Fatal(err)
+	}
+	if page := s.buy("pro"); page.TrialDays != 14 {
+		t.Errorf("%d days of trial", page.TrialDays)
+	}
+	s.want("pro trial")
+	s.ok(s.End(t.Context(), ann, billing.AtOnce))
+	s.tell()
+	s.want("free cancelled")
+	if page := s.buy("pro"); page.TrialDays != 0 {
+		t.Errorf("a second trial of %d days", page.TrialDays)
+	}
+	s.want("pro active")
+}
+
+// One page is open at a time; who pays it has a subscription, once.
+func TestCheckoutPages(t *testing.T) {
+	t.Parallel()
+	s := newShop(t)
+	open := func(plan string) string {
+		t.Helper()
+		page, err := s.Checkout(t.Context(), ann, plan, "")
+		s.ok(err)
+		return page.ID
+	}
+	first := open("pro")
+	if again := open("pro"); again != first {
+		t.Errorf("the same order opened %s beside %s", again, first)
+	}
+	second := open("enterprise")
+	if _, err := s.fake.Pay(first, "pm_card_visa"); err == nil {
+		t.Error("a page that was replaced could be paid")
+	}
+	if _, err := s.fake.Pay(second, "pm_card_visa"); err != nil {
+		t.Fatal(err)
+	}
+	// Nobody was told yet: the provider is asked.
+	if _, err := s.Checkout(t.Context(), ann, "pro", ""); !errors.Is(err, billing.ErrSubscribed) {
+		t.Errorf("bought twice: %v", err)
+	}
+	s.want("enterprise active")
+	for _, plan := range []string{"free", "nothing"} {
+		if _, err := s.Checkout(t.Context(), "user:bob", plan, ""); err == nil {
+			t.Errorf("%s was sold", plan)
+		}
+	}
+}
+
+// Nothing is granted for what an object's metadata says.
+func TestMetadataGrantsNothing(t *testing.T) {
+	t.Parallel()
+	s := newShop(t)
+	s.buy("pro")
+	subs, err := s.provider.Subscriptions(t.Context(), s.customer())
+	s.ok(err)
+	_, err = s.post(t.Context(), "/v1/subscriptions/"+subs[0].ID, url.Values{
+		"metadata[plan]": {"enterprise"}, "metadata[plan_name]": {"enterprise"}, "metadata[quotagate_account]": {"user:bob"},
+	})
+	s.ok(err)
+	s.tell()
+	s.want("pro active")
+	if e, err := s.Entitlement(t.Context(), "user:bob"); err != nil || e.Plan.Name != "free" {
+		t.Errorf("bob has %+v, %v", e.Plan, err)
+	}
+}
+
+// A customer who cannot be read waits, longer each time, and is read in the end.
+func TestProviderFaults(t *testing.T) {
+	t.Parallel()
+	for name, fault := range map[string]stripefake.Fault{
+		"500": {Status: 500}, "429": {Status: 429}, "broken off": {Lost: true, Method: http.MethodGet},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := newShop(t)
+			page, err := s.Checkout(t.Context(), ann, "pro", "")
+			s.ok(err)
+			if _, err := s.fake.Pay(page.ID, "pm_card_visa"); err != nil {
+				t.Fatal(err)
+			}
+			fault.Times = -1
+			s.fake.Inject(fault)
+			s.tell() // webhooks are taken in all the same
+			s.want("free ")
+			for range 3 {
+				h, err := s.BillingHealth(t.Context())
+				if err != nil || h.Pending != 1 || !h.OldestDue.After(s.now()) {
+					t.Fatalf("%+v, %v", h, err)
+				}
+				s.offset = h.OldestDue.Sub(s.fake.Now())
+				s.drain()
+			}
+			s.fake.Heal()
+			s.offset += time.Hour
+			s.drain()
+			s.want("pro active")
+		})
+	}
+}
+
+// Whom the provider does not know is given up, until an admin asks again.
+func TestRefusedCustomerDies(t *testing.T) {
+	t.Parallel()
+	s := newShop(t)
+	if _, err := s.SetCustomer(t.Context(), ann, "cus_nobody"); err != nil {
+		t.Fatal(err)
+	}
+	s.ok(s.RequestSync(t.Context(), "cus_nobody", "test"))
+	for range 5 {
+		s.drain()
+		s.offset += time.Hour
+	}
+	h, err := s.BillingHealth(t.Context())
+	if err != nil || h.Dead != 1 || h.Pending != 0 {
+		t.Errorf("%+v, %v", h, err)
+	}
+}
+
+// A deleted user pays no more, however long the provider is down.
+func TestDeletedUserPaysNoMore(t *testing.T) {
+	t.Parallel()
+	s := newShop(t)
+	s.buy("pro")
+	if _, err := s.RemoveUser(t.Context(), store.Actor{Type: store.ActorCLI}, ann.ID(), store.Removal{Reason: "asked"}); err != nil {
+		t.Fatal(err)
+	}
+	s.fake.Inject(stripefake.Fault{Method: http.MethodDelete, Status: 500, Times: -1})
+	s.drain()
+	s.fake.Heal()
+	subs, err := s.provider.Subscriptions(t.Context(), s.customer())
+	if err != nil || subs[0].Status != "active" {
+		t.Fatalf("%+v, %v", subs, err)
+	}
+	s.offset += time.Hour
+	s.drain()
+	if subs, err = s.provider.Subscriptions(t.Context(), s.customer()); err != nil || subs[0].Status != "canceled" {
+		t.Errorf("%+v, %v", subs, err)
+	}
+	if h, err := s.BillingHealth(t.Context()); err != nil || h.Pending != 0 {
+		t.Errorf("%+v, %v", h, err)
+	}
+}
+
+// guest is Stripe's client before the fake, as a config would have it.
+type guest struct{ *stripebilling.Module }
+
+func (g guest) Settings() billing.Settings { return settings() }
+
+// The service works from Start to Stop, and leaves nothing behind (goleak).
+func TestServiceWorksAndStops(t *testing.T) {
+	t.Parallel()
+	s := newShop(t)
+	g := guest{&stripebilling.Module{APIKey: stripefake.DefaultKey, WebhookSecrets: []string{whsec}, APIBase: s.server.URL}}
+	sv := billing.NewService(g, "", func() (*store.Store, error) { return s.Store, nil }, zap.NewNop())
+	if status := sv.Receive(t.Context(), nil, ""); status != http.StatusServiceUnavailable {
+		t.Errorf("before it was started: %d", status)
+	}
+	s.ok(sv.Start())
+	defer sv.Stop()
+	page, err := sv.Checkout(t.Context(), billing.Buyer{Account: ann, User: "ann"}, billing.Order{Plan: "pro"})
+	s.ok(err)
+	if _, err := s.fake.Pay(page.ID, "pm_card_visa"); err != nil {
+		t.Fatal(err)
+	}
+	for _, m := range s.fake.Take() {
+		if status := sv.Receive(t.Context(), m.Payload, stripefake.Signature(m.Payload, whsec, time.Now())); status != http.StatusOK {
+			t.Fatalf("answered %d", status)
+		}
+	}
+	deadline := time.Now().Add(30 * time.Second)
+	for {
+		e, err := s.Entitlement(t.Context(), ann)
+		s.ok(err)
+		if e.Plan.Name == "pro" {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("the worker did not read the customer")
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	if err := sv.EndAll(t.Context(), ann); err != nil {
+		t.Error(err)
+	}
+	s.want("free cancelled")
+}
+
+// A full comparison finds what differs in any way, and has it mended.
+func TestDriftIsFoundAndMended(t *testing.T) {
+	t.Parallel()
+	s := newShop(t)
+	s.buy("pro")
+	if _, err := s.post(t.Context(), "/v1/customers", url.Values{"email": {"stranger@example.com"}}); err != nil {
+		t.Fatal(err)
+	}
+	compared := func() billing.Comparison {
+		t.Helper()
+		s.offset += 25 * time.Hour
+		s.ok(s.Tick(t.Context()))
+		_, c, err := billing.LastComparison(t.Context(), s.Store)
+		s.ok(err)
+		return c
+	}
+	if c := compared(); c.Compared != 1 || c.Drifted != 0 {
+		t.Errorf("%+v", c)
+	}
+	s.drain()
+	subs, err := s.provider.Subscriptions(t.Context(), s.customer())
+	s.ok(err)
+	s.ok(s.provider.End(t.Context(), billing.Ending{Subscription: subs[0], When: billing.AtPeriodEnd}))
+	s.fake.Take() // lost
+	c := compared()
+	want := []billing.Drift{{
+		Kind: billing.DriftDiffers, Subscription: subs[0].ID, Customer: s.customer(), Account: "ann", Fields: []string{"cancel_at_period_end"},
+	}}
+	if diff := cmp.Diff(want, c.Drifts); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+	s.drain()
+	if c := compared(); c.Drifted != 0 {
+		t.Errorf("not mended: %+v", c)
+	}
+}
+
+// The provider's periods are those in which quotas are counted: month ends are
+// clamped alike, and one follows the other without a gap.
+func TestPeriodsOfProviderAndQuotas(t *testing.T) {
+	t.Parallel()
+	empty := template(t)
+	rapid.Check(t, func(r *rapid.T) {
+		w := newWorld(t)
+		defer w.close()
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		opened, closeDB := w.open(t, empty)
+		defer closeDB()
+		p := w.provider(ctx, t)
+		desk := billing.NewDesk(opened.Store, p, settings(), w.now, zap.NewNop())
+		must := func(err error) {
+			if err != nil {
+				r.Fatal(err)
+			}
+		}
+		must(w.fake.Advance(time.Duration(rapid.IntRange(0, 4*366*24*60).Draw(r, "minutes")) * time.Minute))
+		page, err := desk.Checkout(ctx, ann, "pro", "")
+		must(err)
+		_, err = w.fake.Pay(page.ID, "pm_card_visa")
+		must(err)
+		last := time.Time{}
+		for range rapid.IntRange(1, 14).Draw(r, "months") {
+			known, err := opened.BillingAccount(ctx, ann)
+			must(err)
+			must(desk.Sync(ctx, known.Customer))
+			e, err := opened.Entitlement(ctx, ann)
+			must(err)
+			sub, err := opened.CurrentSubscription(ctx, ann)
+			must(err)
+			begin, end := quota.PeriodBilling.Span(w.now(), e.Anchor)
+			if !begin.Equal(sub.CurrentPeriodStart) || !end.Equal(sub.CurrentPeriodEnd) {
+				r.Fatalf("anchor %s, now %s: quotas count %s to %s, the provider %s to %s", e.Anchor, w.now(), begin, end, sub.CurrentPeriodStart, sub.CurrentPeriodEnd)
+			}
+			if !last.IsZero() && !begin.Equal(last) {
+				r.Fatalf("a period ends at %s, the next begins at %s", last, begin)
+			}
+			last = end
+			at := end.Add(time.Duration(rapid.IntRange(0, 20*24*60).Draw(r, "into the next")) * time.Minute)
+			must(w.fake.AdvanceTo(at))
+		}
+	})
+}
+
+// Every metric of billing stands in its documentation, and nothing else does.
+func TestMetricsAreDocumented(t *testing.T) {
+	t.Parallel()
+	reg := prometheus.NewRegistry()
+	if err := billing.RegisterMetrics(reg); err != nil {
+		t.Fatal(err)
+	}
+	page, err := os.ReadFile("../../../docs/reference/quota-billing.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var documented []string
+	for _, m := range regexp.MustCompile("(?m)^\\| `(quotagate_[a-z_]+)` \\|").FindAllStringSubmatch(string(page), -1) {
+		documented = append(documented, m[1])
+	}
+	have := billing.MetricNames()
+	slices.Sort(have)
+	slices.Sort(documented)
+	if diff := cmp.Diff(have, documented); diff != "" {
+		t.Errorf("(-registered +documented):\n%s", diff)
+	}
+}
