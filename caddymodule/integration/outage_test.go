@@ -63,8 +63,7 @@ func (g *gateway) sharing() sharing {
 
 // However many gateways share a limit, no window has more than it, and what the
 // records say was used is what the backend has seen.
-func TestFleetIsExact(t *testing.T) {
-	t.Parallel()
+func TestFleetIsExact(t *testing.T) { // alone: gateways that starve are taken for dead
 	const (
 		limit  = 10
 		window = 2 * time.Second
@@ -118,8 +117,7 @@ func (tr *traffic) noServerErrors(t *testing.T) {
 
 // Gateways that are killed under load lose nothing and double nothing: what they
 // had counted in Redis and not flushed is copied by those that live.
-func TestKilledGatewaysLoseNothing(t *testing.T) {
-	t.Parallel()
+func TestKilledGatewaysLoseNothing(t *testing.T) { // alone: gateways that starve are taken for dead
 	const limit = 400
 	b := gatetest.NewBackend(nil)
 	f := runFleet(t, 2, onServers(b.Serve(t).URL, limit, time.Hour), gatetest.Postgres(t).Database(t), gatetest.Redis(t).URL())
@@ -137,7 +135,7 @@ func TestKilledGatewaysLoseNothing(t *testing.T) {
 		f[i%2].run()
 	}
 	l := newLedger(t, b, tr)
-	eventually(t, 2*patience, "what the dead had counted is copied", func() bool {
+	eventually(t, 4*patience, "what the dead had counted is copied", func() bool {
 		lost, _, _ := l.compare(t, f[0])
 		return lost == 0
 	})
@@ -156,8 +154,7 @@ func TestKilledGatewaysLoseNothing(t *testing.T) {
 
 // Whatever becomes of Redis: callers meet no error, usage is exact, limits hold
 // within the bound that is documented, and the gateways share again soon after.
-func TestRedisOutages(t *testing.T) {
-	t.Parallel()
+func TestRedisOutages(t *testing.T) { // alone: gateways that starve are taken for dead
 	aof := []string{"--appendonly", "yes", "--appendfsync", "everysec"}
 	for name, tt := range map[string]struct {
 		args  []string
