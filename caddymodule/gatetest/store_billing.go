@@ -196,6 +196,17 @@ func testApplyTwice(t *storeTest) {
 	if n := t.number("SELECT entitlement_version FROM accounts WHERE id = 'alice'"); n != version+3 {
 		t.Errorf("version %d, want %d", n, version+3)
 	}
+	// Audited and told once each: created, made current, and the three.
+	if n := t.number("SELECT COUNT(*) FROM audit_events WHERE account_id = 'alice' AND resource_type = 'subscription'"); n != 5 {
+		t.Errorf("%d audit events", n)
+	}
+	for _, kind := range []string{
+		store.SubscriptionCreated, store.SubscriptionPastDue, store.SubscriptionRecovered, store.SubscriptionCancelled,
+	} {
+		if n := t.number("SELECT COUNT(*) FROM outbox_events WHERE account_id = 'alice' AND event_type = $1", kind); n != 1 {
+			t.Errorf("%d events %s for others", n, kind)
+		}
+	}
 }
 
 func testMissingSubscription(t *storeTest) {
@@ -258,7 +269,7 @@ func testBillingAccounts(t *storeTest) {
 	if c, err := t.store.LastCheckout(ctx, alice); err != nil || c == nil || c.Open {
 		t.Errorf("expired: %+v, %v", c, err)
 	}
-	invoice := store.BilledInvoice{ID: "in_1", Status: "open", Currency: "usd", AmountDue: 1999, AmountRemaining: 1999, CreatedAt: t.clock.Now()}
+	invoice := store.BilledInvoice{ID: "in_1", Status: "open", Currency: "usd", AmountDue: 1999, AmountRemaining: 1999, Attempts: 1, CreatedAt: t.clock.Now()}
 	for _, status := range []string{"open", "paid"} {
 		invoice.Status = status
 		if status == "paid" {
@@ -268,6 +279,11 @@ func testBillingAccounts(t *storeTest) {
 		t.ok(err)
 		_, err = t.store.ApplySync(ctx, job, store.CustomerTruth{Subscriptions: []store.BilledSubscription{trial}, Invoices: []store.BilledInvoice{invoice}})
 		t.ok(err)
+	}
+	for _, kind := range []string{store.InvoicePaymentFailed, store.InvoicePaid} {
+		if n := t.number("SELECT COUNT(*) FROM outbox_events WHERE event_type = $1", kind); n != 1 {
+			t.Errorf("%d events %s for others", n, kind)
+		}
 	}
 	list, total, err := t.store.Invoices(ctx, alice, 0, 10)
 	if diff := cmp.Diff([]store.BilledInvoice{invoice}, list); diff != "" || err != nil || total != 1 {

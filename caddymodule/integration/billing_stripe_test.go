@@ -147,6 +147,18 @@ func TestWebhooksOfStrangers(t *testing.T) {
 	if text := string(admin.body); strings.Count(text, last.Event) != 1 || !strings.Contains(text, `"account_id":"payer"`) {
 		t.Errorf("events: %s", text)
 	}
+	const events = "/v1/admin/billing/events/"
+	s.g.do(http.MethodPost, events+last.Event+"/replay", access("root")).want(t, http.StatusAccepted)
+	s.g.do(http.MethodPost, events+"evt_none/replay", access("root")).want(t, http.StatusNotFound)
+	s.g.do(http.MethodPost, events+last.Event+"/replay", access("payer")).want(t, http.StatusForbidden)
+	eventually(t, patience, "the replayed event to be applied", func() bool {
+		r := s.g.do(http.MethodGet, "/v1/admin/billing/events", access("root")).want(t, http.StatusOK)
+		return strings.Contains(string(r.body), `"replays":1`) && !strings.Contains(string(r.body), `"state":"pending"`)
+	})
+	drift := s.g.do(http.MethodGet, "/v1/admin/billing/drift", access("root")).want(t, http.StatusOK)
+	if !strings.Contains(string(drift.body), `"dead":0`) {
+		t.Errorf("drift: %s", drift.body)
+	}
 	out := s.g.command("billing", "drift", "--now")
 	if !strings.Contains(out, "1 subscriptions compared") || !strings.Contains(out, " 0 differ") {
 		t.Errorf("drift: %s", out)

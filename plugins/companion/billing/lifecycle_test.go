@@ -2,170 +2,26 @@ package billing_test
 
 import (
 	"context"
-	"database/sql"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
-	"net/http/httptest"
 	"net/url"
-	"os"
 	"os/exec"
-	"path/filepath"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/quotagate/quotagate/caddymodule/gatetest"
 	"github.com/quotagate/quotagate/caddymodule/quota"
 	"github.com/quotagate/quotagate/caddymodule/store"
 	"github.com/quotagate/quotagate/plugins/companion/billing"
 	"github.com/quotagate/quotagate/plugins/companion/billing/stripefake"
-	"github.com/quotagate/quotagate/plugins/stripebilling"
-	"go.uber.org/goleak"
 	"go.uber.org/zap"
 	_ "modernc.org/sqlite"
 	"pgregory.net/rapid"
 )
-
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
-
-const (
-	whsec  = "whsec_of_the_tests"
-	ann    = quota.Subject("user:ann")
-	minute = time.Minute
-	day    = 24 * time.Hour
-)
-
-// start is a month's last day, so that clamping shows.
-func start() time.Time { return time.Date(2026, time.January, 31, 10, 0, 0, 0, time.UTC) }
-
-var lives atomic.Int64
-
-// world is a fake provider with one customer to be, and whoever follows it.
-type world struct {
-	fake   *stripefake.Fake
-	server *httptest.Server
-	offset time.Duration // of our clocks before the fake's
-}
-
-func newWorld(t testing.TB) *world {
-	t.Helper()
-	fake, err := stripefake.New(stripefake.Options{
-		Seed: fmt.Sprint(t.Name(), lives.Add(1)), Start: start(), Receivers: []stripefake.Receiver{{Name: "test", Secret: whsec}},
-		BaseURL: "https://pay.example",
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := fake.Seed([]stripefake.Seed{
-		{Product: "Pro", LookupKey: "pro_monthly", Currency: "usd", Interval: "month", Amount: 1999},
-		{Product: "Pro", LookupKey: "pro_yearly", Currency: "usd", Interval: "year", Amount: 19990},
-		{Product: "Enterprise", LookupKey: "enterprise_monthly", Currency: "usd", Interval: "month", Amount: 9999},
-		{Product: "Enterprise", LookupKey: "enterprise_yearly", Currency: "usd", Interval: "year", Amount: 99990},
-		{Product: "Mystery", LookupKey: "mystery", Currency: "usd", Interval: "month", Amount: 1},
-	}); err != nil {
-		t.Fatal(err)
-	}
-	w := &world{fake: fake, server: httptest.NewServer(fake)}
-	return w
-}
-
-func (w *world) close() { w.server.Close() }
-
-func (w *world) now() time.Time { return w.fake.Now().Add(w.offset) }
-
-// provider is Stripe's client before the fake.
-func (w *world) provider(ctx context.Context, t testing.TB) billing.Provider {
-	t.Helper()
-	m := &stripebilling.Module{APIKey: stripefake.DefaultKey, WebhookSecrets: []string{whsec}, APIBase: w.server.URL}
-	p, err := m.Open(ctx, billing.Env{Log: zap.NewNop(), Now: w.now})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return p
-}
-
-func settings() billing.Settings {
-	return billing.Settings{SuccessURL: "https://app.example/ok", CancelURL: "https://app.example/no", ReturnURL: "https://app.example"}
-}
-
-// post calls the fake's API as somebody in the dashboard would.
-func (w *world) post(ctx context.Context, path string, form url.Values) (map[string]any, error) {
-	method, body := http.MethodPost, form.Encode()
-	if form == nil {
-		method = http.MethodGet
-	}
-	r, err := http.NewRequestWithContext(ctx, method, w.server.URL+path, strings.NewReader(body))
-	if err != nil {
-		return nil, err
-	}
-	r.Header.Set("Authorization", "Bearer "+stripefake.DefaultKey)
-	r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
-	res, err := w.server.Client().Do(r)
-	if err != nil {
-		return nil, err
-	}
-	defer res.Body.Close()
-	var v map[string]any
-	if err := json.NewDecoder(res.Body).Decode(&v); err != nil {
-		return nil, err
-	}
-	if res.StatusCode >= 400 {
-		return nil, fmt.Errorf("%s answered %d: %v", path, res.StatusCode, v)
-	}
-	return v, nil
-}
-
-// records is a store with a clock of the test's.
-type records struct{ *store.Store }
-
-// template is an empty database, migrated once: a copy is made quicker.
-func template(t testing.TB) []byte {
-	t.Helper()
-	file := filepath.Join(t.TempDir(), "quota.db")
-	db, err := sql.Open("sqlite", store.SQLiteDSN(file))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := store.Migrate(t.Context(), db, store.SQLite, "up", io.Discard); err != nil {
-		t.Fatal(err)
-	}
-	if err := db.Close(); err != nil {
-		t.Fatal(err)
-	}
-	b, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return b
-}
-
-// open is a copy of the template on the world's clock.
-func (w *world) open(t testing.TB, template []byte) (*records, func()) {
-	t.Helper()
-	file := filepath.Join(t.TempDir(), fmt.Sprintf("quota-%d.db", lives.Add(1)))
-	if err := os.WriteFile(file, template, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	db, err := sql.Open("sqlite", store.SQLiteDSN(file)+"&_pragma=synchronous(OFF)")
-	if err != nil {
-		t.Fatal(err)
-	}
-	return &records{store.New(db, store.Options{Engine: store.SQLite, Now: w.now})}, func() {
-		if err := db.Close(); err != nil {
-			t.Error(err)
-		}
-	}
-}
-
-// follower is one installation that follows the fake: records and a process.
-type follower struct {
-	*records
-	billing.Desk
-}
 
 // life is one generated lifecycle.
 type life struct {
@@ -460,8 +316,29 @@ func (l *life) compare() {
 	}
 }
 
+// opener opens records of their own on a world's clock.
+type opener func(t testing.TB, w *world) (*records, func())
+
+func onSQLite(t testing.TB) opener {
+	t.Helper()
+	empty := template(t)
+	return func(t testing.TB, w *world) (*records, func()) { return w.open(t, empty) }
+}
+
+func onPostgres(t *testing.T) opener {
+	t.Helper()
+	server := gatetest.Postgres(t)
+	return func(_ testing.TB, w *world) (*records, func()) {
+		db := server.Open(t, store.Schema)
+		if err := store.Migrate(t.Context(), db, store.Postgres, "up", io.Discard); err != nil {
+			t.Fatal(err)
+		}
+		return &records{store.New(db, store.Options{Engine: store.Postgres, Now: w.now})}, func() {}
+	}
+}
+
 // lifecycle is the property: whatever becomes of the events, the state is the same.
-func lifecycle(t *testing.T, template []byte) func(*rapid.T) {
+func lifecycle(t *testing.T, open opener) func(*rapid.T) {
 	return func(r *rapid.T) {
 		w := newWorld(t)
 		defer w.close()
@@ -469,7 +346,7 @@ func lifecycle(t *testing.T, template []byte) func(*rapid.T) {
 		defer cancel()
 		l := &life{T: r, ctx: ctx, w: w, account: ann, provider: w.provider(ctx, t)}
 		for _, f := range []*follower{&l.orderly, &l.chaotic, &l.late} {
-			opened, closeDB := w.open(t, template)
+			opened, closeDB := open(t, w)
 			defer closeDB()
 			*f = follower{opened, billing.NewDesk(opened.Store, l.provider, settings(), w.now, zap.NewNop())}
 		}
@@ -494,12 +371,25 @@ func TestAnyOrderOfEventsEndsInTheSameState(t *testing.T) {
 		}
 		return
 	}
-	empty := template(t)
+	open := onSQLite(t)
 	for i := range 5 {
 		t.Run(fmt.Sprint(i), func(t *testing.T) {
 			t.Parallel()
-			rapid.Check(t, lifecycle(t, empty))
+			rapid.Check(t, lifecycle(t, open))
 		})
+	}
+}
+
+// A few lives on the other engine, whose transactions run beside each other.
+func TestAnyOrderOnPostgres(t *testing.T) {
+	t.Parallel()
+	life := lifecycle(t, onPostgres(t))
+	lived := rapid.Custom(func(r *rapid.T) bool {
+		life(r)
+		return true
+	})
+	for seed := range 5 {
+		lived.Example(seed)
 	}
 }
 

@@ -1,0 +1,173 @@
+package billing_test
+
+import (
+	"context"
+	"net/http"
+	"net/url"
+	"os"
+	"regexp"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/quotagate/quotagate/caddymodule/quota"
+	"github.com/quotagate/quotagate/caddymodule/store"
+	"github.com/quotagate/quotagate/plugins/companion/billing"
+	"github.com/quotagate/quotagate/plugins/companion/billing/stripefake"
+	"github.com/quotagate/quotagate/plugins/stripebilling"
+	"go.uber.org/zap"
+	"pgregory.net/rapid"
+)
+
+// guest is Stripe's client before the fake, as a config would have it.
+type guest struct{ *stripebilling.Module }
+
+func (g guest) Settings() billing.Settings { return settings() }
+
+// The service works from Start to Stop, and leaves nothing behind (goleak).
+func TestServiceWorksAndStops(t *testing.T) {
+	t.Parallel()
+	s := newShop(t)
+	g := guest{&stripebilling.Module{APIKey: stripefake.DefaultKey, WebhookSecrets: []string{whsec}, APIBase: s.server.URL}}
+	sv := billing.NewService(g, "", func() (*store.Store, error) { return s.Store, nil }, zap.NewNop())
+	if status := sv.Receive(t.Context(), nil, ""); status != http.StatusServiceUnavailable {
+		t.Errorf("before it was started: %d", status)
+	}
+	s.ok(sv.Start())
+	defer sv.Stop()
+	page, err := sv.Checkout(t.Context(), billing.Buyer{Account: ann, User: "ann"}, billing.Order{Plan: "pro"})
+	s.ok(err)
+	if _, err := s.fake.Pay(page.ID, "pm_card_visa"); err != nil {
+		t.Fatal(err)
+	}
+	for _, m := range s.fake.Take() {
+		if status := sv.Receive(t.Context(), m.Payload, stripefake.Signature(m.Payload, whsec, time.Now())); status != http.StatusOK {
+			t.Fatalf("answered %d", status)
+		}
+	}
+	deadline := time.Now().Add(30 * time.Second)
+	for {
+		e, err := s.Entitlement(t.Context(), ann)
+		s.ok(err)
+		if e.Plan.Name == "pro" {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("the worker did not read the customer")
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	if err := sv.EndAll(t.Context(), ann); err != nil {
+		t.Error(err)
+	}
+	s.want("free cancelled")
+}
+
+// A full comparison finds what differs in any way, and has it mended.
+func TestDriftIsFoundAndMended(t *testing.T) {
+	t.Parallel()
+	s := newShop(t)
+	s.buy("pro")
+	if _, err := s.post(t.Context(), "/v1/customers", url.Values{"email": {"stranger@example.com"}}); err != nil {
+		t.Fatal(err)
+	}
+	compared := func() billing.Comparison {
+		t.Helper()
+		s.offset += 25 * time.Hour
+		s.ok(s.Tick(t.Context()))
+		_, c, err := billing.LastComparison(t.Context(), s.Store)
+		s.ok(err)
+		return c
+	}
+	if c := compared(); c.Compared != 1 || c.Drifted != 0 {
+		t.Errorf("%+v", c)
+	}
+	s.drain()
+	subs, err := s.provider.Subscriptions(t.Context(), s.customer())
+	s.ok(err)
+	s.ok(s.provider.End(t.Context(), billing.Ending{Subscription: subs[0], When: billing.AtPeriodEnd}))
+	s.fake.Take() // lost
+	c := compared()
+	want := []billing.Drift{{
+		Kind: billing.DriftDiffers, Subscription: subs[0].ID, Customer: s.customer(), Account: "ann", Fields: []string{"cancel_at_period_end"},
+	}}
+	if diff := cmp.Diff(want, c.Drifts); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+	s.drain()
+	if c := compared(); c.Drifted != 0 {
+		t.Errorf("not mended: %+v", c)
+	}
+}
+
+// The provider's periods are those in which quotas are counted: month ends are
+// clamped alike, and one follows the other without a gap.
+func TestPeriodsOfProviderAndQuotas(t *testing.T) {
+	t.Parallel()
+	empty := template(t)
+	rapid.Check(t, func(r *rapid.T) {
+		w := newWorld(t)
+		defer w.close()
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		opened, closeDB := w.open(t, empty)
+		defer closeDB()
+		p := w.provider(ctx, t)
+		desk := billing.NewDesk(opened.Store, p, settings(), w.now, zap.NewNop())
+		must := func(err error) {
+			if err != nil {
+				r.Fatal(err)
+			}
+		}
+		must(w.fake.Advance(time.Duration(rapid.IntRange(0, 4*366*24*60).Draw(r, "minutes")) * time.Minute))
+		page, err := desk.Checkout(ctx, ann, "pro", "")
+		must(err)
+		_, err = w.fake.Pay(page.ID, "pm_card_visa")
+		must(err)
+		last := time.Time{}
+		for range rapid.IntRange(1, 14).Draw(r, "months") {
+			known, err := opened.BillingAccount(ctx, ann)
+			must(err)
+			must(desk.Sync(ctx, known.Customer))
+			e, err := opened.Entitlement(ctx, ann)
+			must(err)
+			sub, err := opened.CurrentSubscription(ctx, ann)
+			must(err)
+			begin, end := quota.PeriodBilling.Span(w.now(), e.Anchor)
+			if !begin.Equal(sub.CurrentPeriodStart) || !end.Equal(sub.CurrentPeriodEnd) {
+				r.Fatalf("anchor %s, now %s: quotas count %s to %s, the provider %s to %s", e.Anchor, w.now(), begin, end, sub.CurrentPeriodStart, sub.CurrentPeriodEnd)
+			}
+			if !last.IsZero() && !begin.Equal(last) {
+				r.Fatalf("a period ends at %s, the next begins at %s", last, begin)
+			}
+			last = end
+			at := end.Add(time.Duration(rapid.IntRange(0, 20*24*60).Draw(r, "into the next")) * time.Minute)
+			must(w.fake.AdvanceTo(at))
+		}
+	})
+}
+
+// Every metric of billing stands in its documentation, and nothing else does.
+func TestMetricsAreDocumented(t *testing.T) {
+	t.Parallel()
+	reg := prometheus.NewRegistry()
+	if err := billing.RegisterMetrics(reg); err != nil {
+		t.Fatal(err)
+	}
+	page, err := os.ReadFile("../../../docs/reference/quota-billing.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var documented []string
+	for _, m := range regexp.MustCompile("(?m)^\\| `(quotagate_[a-z_]+)` \\|").FindAllStringSubmatch(string(page), -1) {
+		documented = append(documented, m[1])
+	}
+	have := billing.MetricNames()
+	slices.Sort(have)
+	slices.Sort(documented)
+	if diff := cmp.Diff(have, documented); diff != "" {
+		t.Errorf("(-registered +documented):\n%s", diff)
+	}
+}
