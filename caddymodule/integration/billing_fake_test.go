@@ -160,13 +160,13 @@ func TestBuyAndCancel(t *testing.T) {
 	s.submit(portal, "do", "clock", "days", "31").want(t, http.StatusSeeOther)
 	s.awaitLimit("60")
 
-	// At once, with a reload and a kill in between.
+	// At once, with a reload and a restart in between.
 	s.submit(s.open("enterprise"), "do", "pay", "card", "4242424242424242").want(t, http.StatusSeeOther)
 	s.awaitLimit("1200")
 	if err := g.reload(); err != nil {
 		t.Fatal(err)
 	}
-	g.kill()
+	g.stop()
 	g.run()
 	s.awaitLimit("1200")
 	portal = s.portal()
