@@ -83,10 +83,7 @@ func postgresBin(t testing.TB) string {
 	t.Helper()
 	bin, err := postgresFolder()
 	if err != nil {
-		if os.Getenv("QUOTA_TEST_REQUIRE") == "1" {
-			t.Fatalf("postgres is required: %v", err)
-		}
-		t.Skipf("no postgres on this machine: %v", err)
+		Missing(t, "postgres", err)
 	}
 	return bin
 }

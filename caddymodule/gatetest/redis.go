@@ -63,10 +63,7 @@ func Redis(t testing.TB, args ...string) *RedisServer {
 func newRedis(t testing.TB, args ...string) *RedisServer {
 	t.Helper()
 	if _, err := exec.LookPath("redis-server"); err != nil {
-		if os.Getenv("QUOTA_TEST_REQUIRE") == "1" {
-			t.Fatalf("redis is required: %v", err)
-		}
-		t.Skipf("no redis on this machine: %v", err)
+		Missing(t, "redis", err)
 	}
 	port, err := freePort(t.Context())
 	if err != nil {

@@ -11,22 +11,18 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/quotagate/quotagate/caddymodule/gatetest"
 	"go.yaml.in/yaml/v3"
 )
 
-// tool finds a program that checks operators' files; without it the test is
-// skipped, or fails where QUOTA_TEST_REQUIRE is 1.
+// tool finds a program that checks operators' files.
 func tool(t *testing.T, name string) string {
 	t.Helper()
 	path, err := exec.LookPath(name)
-	if err == nil {
-		return path
+	if err != nil {
+		gatetest.Missing(t, name, err)
 	}
-	if os.Getenv("QUOTA_TEST_REQUIRE") == "1" {
-		t.Fatalf("%s is required: %v", name, err)
-	}
-	t.Skip(err)
-	return ""
+	return path
 }
 
 func TestAlertRules(t *testing.T) {

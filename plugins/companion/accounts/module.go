@@ -4,17 +4,12 @@
 package accounts
 
 import (
-	"context"
-	"fmt"
 	"net/http"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
-	"github.com/quotagate/quotagate/caddymodule"
-	"github.com/quotagate/quotagate/caddymodule/gate"
-	"github.com/quotagate/quotagate/caddymodule/quota"
 	"github.com/quotagate/quotagate/plugins/companion"
 	"github.com/quotagate/quotagate/plugins/companion/api"
 )
@@ -28,7 +23,6 @@ func init() {
 // everything else on. It authenticates by the app's verifiers itself, with or
 // without a quota handler before it. What it answers costs no quota.
 type Handler struct {
-	app    *companion.App
 	server *api.Server
 }
 
@@ -44,31 +38,14 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	if err != nil {
 		return err
 	}
-	h.app = app
-	h.server = api.NewServer(h.identify, ctx.Logger(), api.In(app.Description()))
-	register(h.server.API(), &service{store: app.Store, peek: h.peek, now: time.Now, log: h.server.Log()})
+	h.server = api.NewServer(app.Identify, ctx.Logger(), api.In(app.Description()))
+	register(h.server.API(), &service{store: app.Store, peek: app.Peek, now: time.Now, log: h.server.Log()})
 	return nil
 }
 
 // ServeHTTP answers what is of the API and passes the rest on.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
 	return h.server.ServeHTTP(w, r, next)
-}
-
-func (h *Handler) identify(r *http.Request) (gate.Caller, error) {
-	g, err := h.app.Quota().Gate()
-	if err != nil {
-		return gate.Caller{}, fmt.Errorf("opening the gate: %w", err)
-	}
-	return caddymodule.Identify(g, r)
-}
-
-func (h *Handler) peek(ctx context.Context, account quota.Subject, cs []quota.Charge, d *quota.Decision) error {
-	g, err := h.app.Quota().Gate()
-	if err != nil {
-		return fmt.Errorf("opening the gate: %w", err)
-	}
-	return g.Peek(ctx, account, cs, d)
 }
 
 // parse reads the directive:

@@ -29,8 +29,6 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
-	"github.com/quotagate/quotagate/caddymodule"
-	"github.com/quotagate/quotagate/caddymodule/gate"
 	"github.com/quotagate/quotagate/caddymodule/quota"
 	"github.com/quotagate/quotagate/plugins/companion"
 	"github.com/quotagate/quotagate/plugins/companion/api"
@@ -62,9 +60,9 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 		return err
 	}
 	h.app = app
-	h.server = api.NewServer(h.identify, ctx.Logger(), api.In(app.Description()))
+	h.server = api.NewServer(app.Identify, ctx.Logger(), api.In(app.Description()))
 	s := &service{
-		store: app.Store, bootstraps: app.Bootstraps, peek: h.peek, reset: h.reset, learn: h.learn, local: app.CountsAlone,
+		store: app.Store, bootstraps: app.Bootstraps, peek: app.Peek, reset: h.reset, learn: h.learn, local: app.CountsAlone,
 		hostKeys: app.HostKeys(), now: time.Now, log: h.server.Log(),
 	}
 	if b := app.Billing(); b != nil {
@@ -84,22 +82,6 @@ const sealedEmail = "user_controls.original_email/"
 // ServeHTTP answers what is of the API and passes the rest on.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
 	return h.server.ServeHTTP(w, r, next)
-}
-
-func (h *Handler) identify(r *http.Request) (gate.Caller, error) {
-	g, err := h.app.Quota().Gate()
-	if err != nil {
-		return gate.Caller{}, fmt.Errorf("opening the gate: %w", err)
-	}
-	return caddymodule.Identify(g, r)
-}
-
-func (h *Handler) peek(ctx context.Context, account quota.Subject, cs []quota.Charge, d *quota.Decision) error {
-	g, err := h.app.Quota().Gate()
-	if err != nil {
-		return fmt.Errorf("opening the gate: %w", err)
-	}
-	return g.Peek(ctx, account, cs, d)
 }
 
 func (h *Handler) reset(ctx context.Context, subject quota.Subject, scopes []string) ([]string, error) {

@@ -7,7 +7,6 @@ package purchases
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"net/http"
 	"strings"
@@ -16,7 +15,6 @@ import (
 	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"github.com/quotagate/quotagate/caddymodule"
-	"github.com/quotagate/quotagate/caddymodule/gate"
 	"github.com/quotagate/quotagate/plugins/companion"
 	"github.com/quotagate/quotagate/plugins/companion/api"
 	"github.com/quotagate/quotagate/plugins/companion/billing"
@@ -35,7 +33,6 @@ const WebhookPath = "/v1/billing/webhook"
 // app `quota` itself, with or without a quota handler before it. What it answers
 // costs no quota.
 type Handler struct {
-	app     *companion.App
 	billing *billing.Service
 	server  *api.Server
 	pages   http.Handler // nil: the provider has its own elsewhere
@@ -52,12 +49,12 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	if err != nil {
 		return err
 	}
-	h.app, h.billing = app, app.Billing()
+	h.billing = app.Billing()
 	if h.billing == nil {
 		return nil
 	}
 	h.pages = h.billing.Pages()
-	h.server = api.NewServer(h.identify, ctx.Logger(), api.In(app.Description()))
+	h.server = api.NewServer(app.Identify, ctx.Logger(), api.In(app.Description()))
 	mount(h.server, &service{store: app.Store, billing: h.billing, log: h.server.Log()})
 	return nil
 }
@@ -102,14 +99,6 @@ func (h *Handler) receive(w http.ResponseWriter, r *http.Request) {
 	default:
 		api.Write(w, api.NewError(status, "The webhook was refused"))
 	}
-}
-
-func (h *Handler) identify(r *http.Request) (gate.Caller, error) {
-	g, err := h.app.Quota().Gate()
-	if err != nil {
-		return gate.Caller{}, fmt.Errorf("opening the gate: %w", err)
-	}
-	return caddymodule.Identify(g, r)
 }
 
 type siteKey struct{}
