@@ -25,7 +25,7 @@ func TestAppDefaults(t *testing.T) {
 		Verifiers                        int
 	}
 	want := options{
-		Entitlements: Entitlements{TTL: caddy.Duration(time.Minute), Stale: caddy.Duration(10 * time.Minute), Size: 100_000},
+		Entitlements: Entitlements{TTL: caddy.Duration(time.Minute), Stale: caddy.Duration(10 * time.Minute), Grace: caddy.Duration(7 * 24 * time.Hour), Size: 100_000},
 		IPPrefix:     IPPrefix{IPv4: 32, IPv6: 64}, Outage: "allow",
 	}
 	got := options{
