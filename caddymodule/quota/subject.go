@@ -57,8 +57,11 @@ type Principal struct {
 	Session string
 	// KeyID and Impersonator are set for API keys and impersonation tokens.
 	KeyID, Impersonator string
-	Email               string
-	Scopes              []string
+	// Email is what the credential says; EmailVerified, that its issuer has made
+	// sure of it. Any other address may be one that the user has made up.
+	Email         string
+	EmailVerified bool
+	Scopes        []string
 	// IssuedAt is zero where the credential does not say.
 	IssuedAt, Expires time.Time
 }

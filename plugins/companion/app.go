@@ -32,6 +32,9 @@ type App struct {
 	// user id or by e-mail address. Whoever the auth backend gives such an id or
 	// address is one.
 	Admins []string `json:"admins,omitempty"`
+	// AdminEmails says which e-mail address of a token counts for Admins: "verified"
+	// (the default), whose claim email_verified says true, or "claimed", any.
+	AdminEmails string `json:"admin_emails,omitempty"`
 	// EncryptionKey encrypts what must be kept and not be read, such as the e-mail
 	// address of a deleted user: at least 32 bytes. Placeholders are resolved when
 	// the config is loaded. Empty: such things are not kept.
@@ -134,6 +137,11 @@ func (a *App) provisionBilling(ctx caddy.Context) error {
 
 // Validate reports what is wrong with the options. It does no I/O.
 func (a *App) Validate() error {
+	switch a.AdminEmails {
+	case "", emailsVerified, emailsClaimed:
+	default:
+		return fmt.Errorf("admin_emails: %q is neither %s nor %s", a.AdminEmails, emailsVerified, emailsClaimed)
+	}
 	if a.AuditRetention < 0 || a.AuditRetention > 0 && a.AuditRetention < caddy.Duration(minRetention) {
 		return fmt.Errorf("audit_retention: %s is below %s", time.Duration(a.AuditRetention), minRetention)
 	}
@@ -195,16 +203,6 @@ func (a *App) Store() (*store.Store, error) {
 // CountsAlone reports whether the counters are those of this process alone: what
 // is emptied here is not emptied at gateways that are other processes.
 func (a *App) CountsAlone() bool { return a.quota.CountersEngine() == "memory" }
-
-// Bootstraps reports whether the config makes the user a superadmin.
-func (a *App) Bootstraps(userID, email string) bool {
-	for _, admin := range a.Admins {
-		if admin == userID || strings.Contains(admin, "@") && strings.EqualFold(admin, email) {
-			return true
-		}
-	}
-	return false
-}
 
 // Interface guards.
 var (

@@ -167,19 +167,3 @@ func TestHostKeys(t *testing.T) {
 		t.Error("without host_redis there is something to ask")
 	}
 }
-
-func TestBootstraps(t *testing.T) {
-	t.Parallel()
-	a := &App{Admins: []string{"42", "Ops@example.com"}}
-	for _, c := range []struct {
-		id, email string
-		want      bool
-	}{
-		{"42", "", true}, {"4", "", false}, {"7", "ops@EXAMPLE.com", true}, {"7", "", false}, {"7", "42", false},
-		{"Ops@example.com", "", true}, {"ops@example.com", "", false}, {"", "", false},
-	} {
-		if got := a.Bootstraps(c.id, c.email); got != c.want {
-			t.Errorf("%q, %q: %v, want %v", c.id, c.email, got, c.want)
-		}
-	}
-}

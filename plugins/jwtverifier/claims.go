@@ -157,9 +157,15 @@ func (s *settings) principal(claims object, d dates) (*quota.Principal, error) {
 		p.Impersonator = actor(claims)
 	}
 	if email, ok := claims.string("email"); ok && len(email) <= maxEmail && !hasControl(email) {
-		p.Email = strings.Clone(email)
+		p.Email, p.EmailVerified = strings.Clone(email), isTrue(claims.find("email_verified"))
 	}
 	return p, nil
+}
+
+// isTrue reports whether the claim says yes: true (OpenID Connect Core 5.1), or the
+// text that some providers write.
+func isTrue(v *value) bool {
+	return v != nil && (v.kind == kindBool || v.kind == kindString) && v.text == "true"
 }
 
 // actor is who acts in the user's place (RFC 8693 section 4.1), "" for nobody.

@@ -39,9 +39,20 @@ func TestPrincipal(t *testing.T) {
 			map[string]any{"sub": "u1", "org_id": 5, "sid": 6},
 			want(func(p *quota.Principal) { p.Org, p.Session = "5", "6" }),
 		},
-		"empty":          {map[string]any{"sub": "u1", "org_id": "", "sid": "", "email": 3}, want(func(*quota.Principal) {})},
-		"other spelling": {map[string]any{"sub": "u1", "Sub": "u2", "SUB": "u3", "Org_ID": "o"}, want(func(*quota.Principal) {})},
-		"impersonated":   {map[string]any{"sub": "u1", "impersonated_by": "a1"}, want(func(p *quota.Principal) { p.Impersonator = "a1" })},
+		"empty": {map[string]any{"sub": "u1", "org_id": "", "sid": "", "email": 3, "email_verified": true}, want(func(*quota.Principal) {})},
+		"verified": {
+			map[string]any{"sub": "u1", "email": "a@x", "email_verified": true},
+			want(func(p *quota.Principal) { p.Email, p.EmailVerified = "a@x", true }),
+		},
+		"verified, as text": {
+			map[string]any{"sub": "u1", "email": "a@x", "email_verified": "true"},
+			want(func(p *quota.Principal) { p.Email, p.EmailVerified = "a@x", true }),
+		},
+		"not verified":     {map[string]any{"sub": "u1", "email": "a@x", "email_verified": false}, want(func(p *quota.Principal) { p.Email = "a@x" })},
+		"nearly verified":  {map[string]any{"sub": "u1", "email": "a@x", "email_verified": 1}, want(func(p *quota.Principal) { p.Email = "a@x" })},
+		"another verified": {map[string]any{"sub": "u1", "email": "a@x", "Email_Verified": true}, want(func(p *quota.Principal) { p.Email = "a@x" })},
+		"other spelling":   {map[string]any{"sub": "u1", "Sub": "u2", "SUB": "u3", "Org_ID": "o"}, want(func(*quota.Principal) {})},
+		"impersonated":     {map[string]any{"sub": "u1", "impersonated_by": "a1"}, want(func(p *quota.Principal) { p.Impersonator = "a1" })},
 		"actor": {
 			map[string]any{"sub": "u1", "act": map[string]any{"sub": "a2"}},
 			want(func(p *quota.Principal) { p.Impersonator = "a2" }),

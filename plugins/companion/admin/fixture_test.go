@@ -54,7 +54,7 @@ type fixture struct {
 
 type callerKey struct{}
 
-// start is a fixture at 2026-03-15 12:00 UTC.
+// start is a fixture on SQLite, at 2026-03-15 12:00 UTC.
 func start(t *testing.T) *fixture {
 	t.Helper()
 	db, err := sql.Open("sqlite", store.SQLiteDSN(filepath.Join(t.TempDir(), "quota.db")))
@@ -66,12 +66,18 @@ func start(t *testing.T) *fixture {
 			t.Error(err)
 		}
 	})
-	if err := store.Migrate(t.Context(), db, store.SQLite, "up", io.Discard); err != nil {
+	return startOn(t, db, store.SQLite)
+}
+
+// startOn is the same on an empty database.
+func startOn(t *testing.T, db *sql.DB, engine store.Engine) *fixture {
+	t.Helper()
+	if err := store.Migrate(t.Context(), db, engine, "up", io.Discard); err != nil {
 		t.Fatal(err)
 	}
 	core, logs := observer.New(zap.DebugLevel)
 	f := &fixture{T: t, db: db, now: time.Date(2026, 3, 15, 12, 0, 0, 0, time.UTC), log: logs, bootstrap: map[string]bool{}}
-	f.store = store.New(db, store.Options{Engine: store.SQLite, Now: f.clock})
+	f.store = store.New(db, store.Options{Engine: engine, Now: f.clock})
 	f.server = api.NewServer(f.identify, zap.New(core))
 	box, err := sealed.NewBox("a key for tests of 32 bytes or more")
 	if err != nil {
@@ -79,11 +85,14 @@ func start(t *testing.T) *fixture {
 	}
 	mount(f.server, &service{
 		store: f.records, now: f.clock, log: f.server.Log(),
-		bootstraps: func(id, email string) bool { return f.bootstrap[id] || f.bootstrap[email] },
-		peek:       func(context.Context, quota.Subject, []quota.Charge, *quota.Decision) error { return errDown },
-		seal:       func(id, email string) string { return box.Seal(email, id) },
-		unseal:     func(id, sealed string) (string, error) { return box.Open(sealed, id) },
-		learn:      f.learn, reset: f.reset, hostKeys: f.hostKeys, local: func() bool { return true },
+		bootstraps: func(p *quota.Principal) bool {
+			return f.bootstrap[p.Subject.ID()] || p.EmailVerified && f.bootstrap[p.Email]
+		},
+		lists:  func(id, email string) bool { return f.bootstrap[id] || f.bootstrap[email] },
+		peek:   func(context.Context, quota.Subject, []quota.Charge, *quota.Decision) error { return errDown },
+		seal:   func(id, email string) string { return box.Seal(email, id) },
+		unseal: func(id, sealed string) (string, error) { return box.Open(sealed, id) },
+		learn:  f.learn, reset: f.reset, hostKeys: f.hostKeys, local: func() bool { return true },
 	})
 	f.exec(`INSERT INTO admins (user_id, granted_by) VALUES ($1, 'test')`, boss)
 	return f

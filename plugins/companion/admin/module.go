@@ -62,7 +62,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	h.app = app
 	h.server = api.NewServer(app.Identify, ctx.Logger(), api.In(app.Description()))
 	s := &service{
-		store: app.Store, bootstraps: app.Bootstraps, peek: app.Peek, reset: h.reset, learn: h.learn, local: app.CountsAlone,
+		store: app.Store, bootstraps: app.Bootstraps, lists: app.Lists, peek: app.Peek, reset: h.reset, learn: h.learn, local: app.CountsAlone,
 		hostKeys: app.HostKeys(), now: time.Now, log: h.server.Log(),
 	}
 	if b := app.Billing(); b != nil {

@@ -17,8 +17,10 @@ import (
 // service is what the operations work with.
 type service struct {
 	store func() (*store.Store, error)
-	// bootstraps reports whether the config makes somebody an admin.
-	bootstraps func(userID, email string) bool
+	// bootstraps reports whether the config makes a caller an admin; lists, whether
+	// a user's id or address stands there.
+	bootstraps func(*quota.Principal) bool
+	lists      func(userID, email string) bool
 	// peek asks the counters, as gate.Gate.Peek does.
 	peek func(ctx context.Context, account quota.Subject, cs []quota.Charge, d *quota.Decision) error
 	// reset empties the rate windows of a subject, as gate.Refiller.Reset does.
@@ -84,7 +86,7 @@ func (s *service) refuse(ctx huma.Context, e *api.Error) {
 // isAdmin asks the config first: a bootstrap admin is one while the table cannot
 // be read.
 func (s *service) isAdmin(ctx context.Context, p *quota.Principal) (bool, error) {
-	if s.bootstraps(p.Subject.ID(), p.Email) {
+	if s.bootstraps(p) {
 		return true, nil
 	}
 	st, err := s.store()

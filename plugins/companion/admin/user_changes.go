@@ -150,7 +150,9 @@ func (s *service) revokeSessions(ctx context.Context, st *store.Store, in *reaso
 // actor is whoever asks, for the store.
 func (s *service) actor(ctx context.Context) store.Actor {
 	a := api.Actor(ctx)
-	a.Bootstrap = s.bootstraps(a.ID, a.Label)
+	if c, err := api.Caller(ctx); err == nil {
+		a.Bootstrap = s.bootstraps(c.Principal)
+	}
 	return a
 }
 

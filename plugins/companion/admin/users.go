@@ -40,7 +40,7 @@ type adminUser struct {
 	Email              *string    `json:"email" doc:"null where the directory has none."`
 	Username           *string    `json:"username"`
 	Status             string     `json:"status" doc:"deleted or suspended by an admin, else the host's own word, else active."`
-	IsSuperadmin       bool       `json:"is_superadmin"`
+	IsSuperadmin       bool       `json:"is_superadmin" doc:"Was granted the role, or is listed in the config: by an address, the user's token must say that it is verified."`
 	Plan               string     `json:"plan" doc:"The plan in effect."`
 	SubscriptionStatus *string    `json:"subscription_status" doc:"null without a subscription."`
 	CreatedAt          *time.Time `json:"created_at"`
@@ -142,7 +142,7 @@ func (s *service) userOf(u *store.DirectoryUser) adminUser {
 		email = *u.Email
 	}
 	return adminUser{
-		ID: u.ID, Email: u.Email, Username: u.Username, Status: u.Status, IsSuperadmin: u.Superadmin || s.bootstraps(u.ID, email),
+		ID: u.ID, Email: u.Email, Username: u.Username, Status: u.Status, IsSuperadmin: u.Superadmin || s.lists(u.ID, email),
 		Plan: u.Plan, SubscriptionStatus: orNull(string(u.Subscription)), CreatedAt: moment(u.CreatedAt),
 	}
 }
