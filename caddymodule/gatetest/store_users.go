@@ -15,6 +15,8 @@ func userTests() map[string]func(*storeTest) {
 		"UserIsChangedAsAWholeOrNotAtAll":        testUserWhole,
 		"UserChangesAtOnce":                      testUserChangesAtOnce,
 		"AdminsWhoLockOutEachOther":              testAdminsLockOut,
+		"AdminsWhoRevokeEachOther":               testAdminsRevoke,
+		"BootstrapAdminsWhoLockOutEachOther":     testBootstrapAdminsLockOut,
 		"LastSuperadminStays":                    testLastSuperadmin,
 		"DeletedUserIsNotKnownAgainByHisTokens":  testDeletedUserStaysUnknown,
 		"DryRunOfAUserChangeLeavesNothing":       testUserDryRun,
@@ -146,6 +148,61 @@ func testAdminsLockOut(t *storeTest) {
 	}
 	if n := t.number("SELECT COUNT(*) FROM user_controls WHERE state = 'suspended'"); n == 3 || refused == 0 || n+int64(refused) != 3 {
 		t.Errorf("%d were suspended and %d refused", n, refused)
+	}
+}
+
+// Of superadmins from whom the role is taken at once the last one keeps it.
+func testAdminsRevoke(t *storeTest) {
+	cli := store.Actor{Type: store.ActorCLI}
+	for i := range 4 {
+		_, err := t.store.GrantAdmin(t.Context(), fmt.Sprint("admin", i), cli)
+		t.ok(err)
+	}
+	refused := 0
+	for _, err := range concurrently(t.Context(), 4, func(ctx context.Context, i int) error {
+		_, err := t.store.RevokeAdmin(ctx, fmt.Sprint("admin", i), cli)
+		return err
+	}) {
+		if isErr(err, store.ErrLastSuperadmin) {
+			refused++
+		} else if err != nil {
+			t.Error(err)
+		}
+	}
+	if n := t.number("SELECT COUNT(*) FROM admins"); n != 1 || refused != 1 {
+		t.Errorf("%d are left and %d were refused, want 1 and 1", n, refused)
+	}
+	if n := t.number("SELECT COUNT(*) FROM audit_events WHERE action = 'admin.revoked'"); n != 3 {
+		t.Errorf("%d events, want 3", n)
+	}
+}
+
+// The table of admins says nothing of those of the config: one of them remains too.
+func testBootstrapAdminsLockOut(t *storeTest) {
+	t.hostUsers()
+	change := []func(ctx context.Context, by store.Actor, id string) error{
+		func(ctx context.Context, by store.Actor, id string) error {
+			_, err := t.store.PatchUser(ctx, by, id, store.UserPatch{Status: "suspended"})
+			return err
+		},
+		func(ctx context.Context, by store.Actor, id string) error {
+			_, err := t.store.RemoveUser(ctx, by, id, store.Removal{})
+			return err
+		},
+	}
+	refused := 0
+	for _, err := range concurrently(t.Context(), 3, func(ctx context.Context, i int) error {
+		by := store.Actor{Type: store.ActorUser, ID: fmt.Sprint(i + 1), Bootstrap: true}
+		return change[i%2](ctx, by, fmt.Sprint((i+1)%3+1))
+	}) {
+		if isErr(err, store.ErrNotAdmin) {
+			refused++
+		} else if err != nil {
+			t.Error(err)
+		}
+	}
+	if n := t.number("SELECT COUNT(*) FROM user_controls WHERE state <> 'active'"); n == 3 || refused == 0 || n+int64(refused) != 3 {
+		t.Errorf("%d were locked out and %d refused", n, refused)
 	}
 }
 

@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"crypto/sha256"
+	"database/sql"
 	"encoding/binary"
 	"encoding/hex"
 	"fmt"
@@ -193,6 +194,9 @@ func cleanText(s string, limit int) string {
 	}
 	return strings.ToValidUTF8(s[:limit], "")
 }
+
+// said is a reason as a column has it.
+func said(reason string) sql.NullString { return text(cleanText(reason, MaxReason)) }
 
 // auditGenesis is the hash before the first event.
 var auditGenesis = strings.Repeat("0", 2*sha256.Size)

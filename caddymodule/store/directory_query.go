@@ -26,6 +26,8 @@ type directoryQuery struct {
 	where []string // of the table itself
 	// beside are the conditions that need our rows beside it.
 	beside []string
+	// continued: the page begins behind a cursor.
+	continued bool
 	// totals makes a page count all that match, into total.
 	totals bool
 	total  int64
@@ -248,7 +250,7 @@ func (q *directoryQuery) page(o userOrder, p UserPage) (string, error) {
 		if err != nil {
 			return "", err
 		}
-		q.where = append(q.where, behind)
+		q.where, q.continued = append(q.where, behind), true
 	}
 	// One more than asked for shows whether there is a next page. Our rows are
 	// looked up for those of the page alone.
@@ -332,7 +334,7 @@ func (o userOrder) String() string {
 func (q *directoryQuery) run(ctx context.Context, tx sqlgen.DBTX, text string, o userOrder, limit int) (users []DirectoryUser, next string, err error) {
 	rows, err := tx.QueryContext(ctx, text, q.args...)
 	if err != nil {
-		return nil, "", err
+		return nil, "", q.cursorFault(err)
 	}
 	defer func() { err = errors.Join(err, rows.Close()) }()
 	var last cursor
@@ -352,7 +354,17 @@ func (q *directoryQuery) run(ctx context.Context, tx sqlgen.DBTX, text string, o
 		users = append(users, u)
 		last = cursor{Sort: o.String(), ID: u.ID, At: at}
 	}
-	return users, next, rows.Err()
+	return users, next, q.cursorFault(rows.Err())
+}
+
+// cursorFault is an error of a page. A cursor whose value is none of its column's
+// was made up: what else is compared was looked at before.
+func (q *directoryQuery) cursorFault(err error) error {
+	var state interface{ SQLState() string }
+	if q.continued && errors.As(err, &state) && strings.HasPrefix(state.SQLState(), "22") {
+		return errCursor()
+	}
+	return err
 }
 
 func (q *directoryQuery) scan(rows *sql.Rows) (u DirectoryUser, at *string, err error) {

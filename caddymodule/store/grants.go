@@ -139,7 +139,7 @@ func (c *granting) replace(ctx context.Context, q *sqlgen.Queries) error {
 	}
 	p := sqlgen.InsertSubscriptionParams{
 		ID: id, AccountID: c.account.ID(), PlanID: text(c.plan.ID), Source: "manual", Status: string(quota.StatusActive),
-		StartedAt: c.now, GrantedBy: text(c.grant.By), GrantReason: text(c.grant.Reason),
+		StartedAt: c.now, GrantedBy: text(c.grant.By), GrantReason: said(c.grant.Reason),
 	}
 	duration := c.grant.Duration
 	if c.grant.Trial {

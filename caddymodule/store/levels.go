@@ -79,6 +79,9 @@ func checkLevel(l *Level) error {
 	if err := checkAccount(l.Account); err != nil {
 		return err
 	}
+	if !quota.ValidName(l.Metric) {
+		return fmt.Errorf("%w: %q", ErrUnknownMetric, l.Metric)
+	}
 	if err := quota.CheckAmount("value", l.Value); err != nil {
 		return &InvalidError{Field: "value", Err: err}
 	}

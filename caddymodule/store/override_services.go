@@ -42,7 +42,7 @@ func (s *Store) AddQuotaOverride(ctx context.Context, by Actor, account quota.Su
 		limit := sql.NullInt64{Int64: o.Limit, Valid: !o.Unlimited}
 		err = q.InsertQuotaOverride(ctx, sqlgen.InsertQuotaOverrideParams{
 			ID: id, AccountID: account.ID(), Metric: o.Metric, Mode: o.Mode, LimitValue: limit,
-			StartsAt: starts, ExpiresAt: column.At(o.Expires), Reason: text(o.Reason), CreatedBy: text(by.who()),
+			StartsAt: starts, ExpiresAt: column.At(o.Expires), Reason: said(o.Reason), CreatedBy: text(by.who()),
 		})
 		return map[string]any{"metric": o.Metric, "mode": o.Mode, "limit": orUnlimited(limit)}, err
 	})
@@ -72,7 +72,7 @@ func (s *Store) AddRateOverride(ctx context.Context, by Actor, account quota.Sub
 		}
 		err := q.InsertRateOverride(ctx, sqlgen.InsertRateOverrideParams{
 			ID: id, AccountID: account.ID(), Scope: o.Scope, Requests: o.Rate.Requests, WindowSeconds: seconds,
-			StartsAt: starts, ExpiresAt: column.At(o.Expires), Reason: text(o.Reason), CreatedBy: text(by.who()),
+			StartsAt: starts, ExpiresAt: column.At(o.Expires), Reason: said(o.Reason), CreatedBy: text(by.who()),
 		})
 		return map[string]any{"scope": o.Scope, "requests": o.Rate.Requests, "window": seconds}, err
 	})

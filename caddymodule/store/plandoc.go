@@ -262,6 +262,19 @@ func (p *PlanDocument) validateRest() (errs []error) {
 	if p.IsDefault && p.IsActive != nil && !*p.IsActive {
 		bad("is_default: the default plan must be active")
 	}
+	texts := map[string]string{"display_name": p.DisplayName, "description": p.Description}
+	for name := range p.Features {
+		texts[fmt.Sprintf("features: the name %q", name)] = name
+	}
+	for i, price := range p.Prices {
+		texts[fmt.Sprintf("prices[%d]: stripe_lookup_key", i)] = price.LookupKey
+		texts[fmt.Sprintf("prices[%d]: stripe_price_id", i)] = price.PriceID
+	}
+	for _, what := range sortedKeys(texts) {
+		if !isText(texts[what]) {
+			bad("%s contains a zero byte, or is not UTF-8", what)
+		}
+	}
 	for i, price := range p.Prices {
 		if price.Interval != "month" && price.Interval != "year" {
 			bad("prices[%d]: interval %q is neither month nor year", i, price.Interval)

@@ -141,10 +141,28 @@ func (c *userChange) keepAdmins(ctx context.Context) error {
 	}
 	switch {
 	case c.by.Bootstrap:
+		return c.keepBootstrap(ctx)
 	case c.by.Type == ActorUser && !slices.Contains(active, c.by.ID):
 		return ErrNotAdmin
 	case len(active) == 1 && active[0] == c.user.ID:
 		return ErrLastSuperadmin
+	}
+	return nil
+}
+
+// keepBootstrap refuses an admin of the config who was locked out meanwhile: of two
+// who do it to each other one remains.
+func (c *userChange) keepBootstrap(ctx context.Context) error {
+	row, err := first(c.q.GetWholeControl(ctx, c.by.ID))
+	if err != nil {
+		return fmt.Errorf("loading user_controls: %w", err)
+	}
+	by := &userChange{now: c.now}
+	if row != nil {
+		by.control = *row
+	}
+	if by.control.State == controlDeleted || by.suspended() {
+		return ErrNotAdmin
 	}
 	return nil
 }
@@ -157,7 +175,7 @@ func (c *userChange) setState(ctx context.Context, state, reason string) error {
 			c.control.PreviousStatus = text(*s)
 		}
 	}
-	c.control.State, c.control.Reason, c.control.Until = state, text(cleanText(reason, MaxReason)), column.Time{}
+	c.control.State, c.control.Reason, c.control.Until = state, said(reason), column.Time{}
 	c.control.UpdatedBy, c.control.UpdatedAt = text(c.actorName()), c.now
 	p := sqlgen.PutControlParams{
 		UserID: c.user.ID, State: state, Reason: c.control.Reason, OriginalEmail: c.control.OriginalEmail,

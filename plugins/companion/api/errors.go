@@ -12,6 +12,9 @@ import (
 func init() {
 	// Huma has one constructor of errors for the process. Nothing else in it uses Huma.
 	huma.NewError = newError
+	// A member in other letters would pass by the rules of the one that it is
+	// decoded into: encoding/json takes "ACTION" for "action".
+	huma.ValidateStrictCasing = true
 }
 
 // Error is an answer with FastAPI's body: {"detail": ...}.

@@ -33,14 +33,16 @@ func (s Span) Range(now time.Time) (store.Range, error) {
 	return r, err
 }
 
-// Moment reads a parameter of the query: RFC 3339, or a date. Its error is an answer.
+// Moment reads a parameter of the query: RFC 3339, or a date. The years
+// are 1970 to 9999. Its error is an answer.
 func Moment(field, text string) (time.Time, error) {
 	for _, layout := range []string{time.RFC3339, time.DateOnly} {
-		if t, err := time.Parse(layout, text); err == nil {
+		// Other years are no times to both engines, or do not sort as text.
+		if t, err := time.Parse(layout, text); err == nil && t.UTC().Year() >= 1970 && t.UTC().Year() <= 9999 {
 			return t.UTC(), nil
 		}
 	}
-	return time.Time{}, InvalidQuery(field, "want a time such as 2026-03-01T15:04:05Z (in a URL, + is written %2B), or a date such as 2026-03-01")
+	return time.Time{}, InvalidQuery(field, "want a time such as 2026-03-01T15:04:05Z (in a URL, + is written %2B), or a date such as 2026-03-01, since 1970")
 }
 
 // QueryError is the answer to a parameter that the store refuses; any other
