@@ -52,7 +52,43 @@ func TestAdminEffectsReachEveryGateway(t *testing.T) {
 		f.ask(1, "DELETE", "/v1/admin/accounts/flipper/overrides", "").want(t, http.StatusOK)
 		f.all("the plan's limit", items("flipper"), limited("20000"))
 	})
+	t.Run("cleared rate limits", func(t *testing.T) { clearingReaches(t, f) })
 	t.Run("top-up and adjustment", func(t *testing.T) { usageFollows(t, f) })
+}
+
+// clearingReaches uses a rate limit up at all gateways in turn. Once it is cleared
+// at one of them, all have it whole again, and together no more than that.
+func clearingReaches(t *testing.T, f fleet) {
+	const limit = 100
+	f.know("retrier")
+	f.ask(0, "POST", "/v1/admin/accounts/retrier/overrides", fmt.Sprintf(`{"scope": "api", "requests": %d, "window": 3600}`, limit)).want(t, http.StatusCreated)
+	f.all("the account's own limit", items("retrier"), limited(fmt.Sprint(limit)))
+	usedUp := func() (admitted int) {
+		t.Helper()
+		for turn, refused := 0, 0; refused < len(f); turn++ {
+			switch r := items("retrier")(f[turn%len(f)]); r.StatusCode {
+			case http.StatusOK:
+				admitted++
+				refused = 0
+			case http.StatusTooManyRequests:
+				refused++
+			default:
+				t.Fatalf("%d %s", r.StatusCode, r.body)
+			}
+		}
+		return admitted
+	}
+	usedUp()
+	for i := range 2 * len(f) {
+		f.ask(i, "POST", "/v1/admin/users/retrier/clear-rate-limits", `{"scopes": ["api"]}`).want(t, http.StatusOK)
+		began := time.Now()
+		other := f[(i+1)%len(f)]
+		eventually(t, noticeMax, "another gateway admits", func() bool { return items("retrier")(other).StatusCode == http.StatusOK })
+		if admitted := 1 + usedUp(); admitted != limit {
+			t.Errorf("cleared at gateway %d, %d were admitted in all, want %d", i%len(f), admitted, limit)
+		}
+		t.Logf("seen at another gateway, and used up, within %s", time.Since(began))
+	}
 }
 
 // usageFollows uses a quota up, at all gateways in turn, after each act of an admin.

@@ -15,9 +15,11 @@ import (
 // Redis the gateway shares, as in production.
 type production struct {
 	*gateway
-	host  *fastAPI
-	redis *gatetest.RedisServer
-	admin member
+	host   *fastAPI
+	redis  *gatetest.RedisServer
+	admin  member
+	people []member // all that have joined
+	before string   // the backends' own schema
 }
 
 // startProduction starts all of it, with one user as the superadmin.
@@ -27,6 +29,9 @@ func startProduction(t *testing.T) *production {
 	redis := server.URL()
 	f := startFastAPI(t, redis)
 	before := publicSchema(t, f)
+	if !strings.Contains(before, "CREATE TABLE public.users") {
+		t.Fatalf("the dump holds no table of the backends:\n%s", before)
+	}
 	g, _ := startRoot(t, "", append(f.upstreams(), "QUOTA_RECORDS=postgres {env.QUOTA_DSN}", "QUOTA_DSN="+f.dsn,
 		"QUOTA_COUNTERS=redis {env.QUOTA_REDIS_URL}", "QUOTA_REDIS_URL="+redis, "QUOTA_HOST_REDIS_URL="+redis,
 		"QUOTA_ENCRYPTION_KEY=a key of this test, of at least 32 bytes")...)
@@ -35,18 +40,40 @@ func startProduction(t *testing.T) *production {
 	if err := g.reload(); err != nil {
 		t.Fatal(err)
 	}
-	p := &production{gateway: g, host: f, redis: server}
+	p := &production{gateway: g, host: f, redis: server, before: before}
 	g.command("migrate", "up")
 	p.admin = p.joined("boss")
 	g.command("admin", "grant", p.admin.id)
-	if diff := cmp.Diff(before, publicSchema(t, f)); diff != "" {
-		t.Errorf("the backends' own schema changed:\n%s", diff)
-	}
+	p.sameSchema("by our migrations")
 	return p
 }
 
+func (p *production) sameSchema(why string) {
+	p.t.Helper()
+	if diff := cmp.Diff(p.before, publicSchema(p.t, p.host)); diff != "" {
+		p.t.Errorf("the backends' own schema changed %s:\n%s", why, diff)
+	}
+}
+
+// uninstalled ends the test: neither the log of the whole run nor the backends'
+// schema holds anything that does not belong there.
+func (p *production) uninstalled() {
+	p.t.Helper()
+	var secrets []string
+	for _, u := range p.people {
+		secrets = append(secrets, u.email, u.token, u.password)
+	}
+	p.wantNotLogged(secrets...)
+	p.sameSchema("while it was used")
+	p.stop()
+	if _, err := p.host.db.ExecContext(p.t.Context(), "DROP SCHEMA quotagate CASCADE"); err != nil {
+		p.t.Fatal(err)
+	}
+	p.sameSchema("by uninstalling")
+}
+
 // publicSchema is pg_dump's text of the backends' schema.
-func publicSchema(t *testing.T, f *fastAPI) string {
+func publicSchema(t testing.TB, f *fastAPI) string {
 	t.Helper()
 	dump := exec.CommandContext(t.Context(), gatetest.PostgresTool(t, "pg_dump"), "--schema-only", "--schema=public", f.dsn)
 	out, err := dump.Output()
@@ -68,6 +95,7 @@ func (p *production) joined(name string) member {
 	p.t.Helper()
 	u := p.register(name)
 	p.signIn(&u)
+	p.people = append(p.people, u)
 	return u
 }
 
@@ -151,6 +179,7 @@ func TestRoadmapPhase1(t *testing.T) {
 	if profile.Email != u.email || profile.Subscription.Plan != "pro" || profile.Subscription.Status != "active" {
 		t.Errorf("/v1/auth/me: %+v", profile)
 	}
+	p.uninstalled()
 }
 
 // sees waits until a request is answered with the status: an admin's change
@@ -237,4 +266,5 @@ func TestRoadmapPhase2(t *testing.T) {
 	if len(log.Events) < 5 {
 		t.Errorf("%d events: %s", len(log.Events), log.Events)
 	}
+	p.uninstalled()
 }
