@@ -20,6 +20,7 @@ func usageTests() map[string]func(*storeTest) {
 		"rollups":                    testRollups,
 		"callers":                    testCallers,
 		"thresholds are raised once": testThresholds,
+		"a flush of many rows":       testManyRows,
 		"what cannot be flushed":     testRefusedFlushes,
 	}
 }

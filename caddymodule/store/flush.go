@@ -5,6 +5,7 @@ import (
 	"context"
 	"database/sql"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -25,8 +26,7 @@ func (s *Store) Flush(ctx context.Context, f quota.Flush) error {
 		return fmt.Errorf("flushing usage: %w", err)
 	}
 	rows := slices.SortedFunc(slices.Values(f.Rows), compareTotals)
-	rollups := slices.SortedFunc(slices.Values(f.Rollups), compareRollups)
-	err := s.write(ctx, func(q *sqlgen.Queries) error {
+	err := s.writeTx(ctx, func(tx sqlgen.DBTX, q *sqlgen.Queries) error {
 		now, err := s.clock(ctx, q)
 		if err != nil {
 			return err
@@ -40,14 +40,14 @@ func (s *Store) Flush(ctx context.Context, f quota.Flush) error {
 				return err
 			}
 		}
-		if err := putTotals(ctx, q, f.Epoch, rows); err != nil {
+		if err := putTotals(ctx, s.batched(tx), f.Epoch, rows); err != nil {
+			return fmt.Errorf("writing usage_totals: %w", err)
+		}
+		if err := s.addRollups(ctx, tx, &f); err != nil {
 			return err
 		}
-		if err := addRollups(ctx, q, f.Epoch, f.Seq, rollups); err != nil {
-			return err
-		}
-		if err := putCallers(ctx, q, &f, now); err != nil {
-			return err
+		if err := putCallers(ctx, s.batched(tx), &f, now); err != nil {
+			return fmt.Errorf("writing accounts: %w", err)
 		}
 		if err := s.raiseThresholds(ctx, q, f.Thresholds, now); err != nil {
 			return err
@@ -121,9 +121,15 @@ func checkFlush(f *quota.Flush) error {
 	return nil
 }
 
-func putTotals(ctx context.Context, q *sqlgen.Queries, epoch string, rows []quota.Total) error {
+func putTotals(ctx context.Context, b *batch, epoch string, rows []quota.Total) error {
+	q := sqlgen.New(b)
 	for i := range rows {
 		t := &rows[i]
+		if i > 0 && compareTotals(rows[i-1], *t) == 0 { // a user and an organization of one id
+			if err := b.send(ctx); err != nil {
+				return err
+			}
+		}
 		p := sqlgen.PutTotalParams{
 			Epoch: epoch, AccountID: t.Account.ID(), Metric: t.Metric, Period: t.Period.String(),
 			PeriodStart: instant(t.Start), Spent: t.Spent, Refunded: t.Refunded,
@@ -132,55 +138,42 @@ func putTotals(ctx context.Context, q *sqlgen.Queries, epoch string, rows []quot
 			p.PeriodEnd = instant(t.End)
 		}
 		if err := q.PutTotal(ctx, p); err != nil {
-			return fmt.Errorf("writing usage_totals: %w", err)
+			return err
 		}
 	}
-	return nil
-}
-
-// addRollups adds the deltas unless this flush, or a later one, was applied before.
-func addRollups(ctx context.Context, q *sqlgen.Queries, epoch string, seq int64, rollups []quota.Rollup) error {
-	if len(rollups) == 0 {
-		return nil
-	}
-	n, err := q.AdvanceFlush(ctx, sqlgen.AdvanceFlushParams{Epoch: epoch, FlushSeq: seq})
-	if err != nil {
-		return fmt.Errorf("numbering flush: %w", err)
-	}
-	if n == 0 {
-		return nil
-	}
-	for i := range rollups {
-		p := hourly(&rollups[i])
-		if err := q.AddHourly(ctx, p); err != nil {
-			return fmt.Errorf("writing usage_hourly: %w", err)
-		}
-	}
-	for i := range rollups {
-		p := sqlgen.AddDailyParams(hourly(&rollups[i]))
-		p.Bucket = column.At(p.Bucket.Truncate(24 * time.Hour))
-		if err := q.AddDaily(ctx, p); err != nil {
-			return fmt.Errorf("writing usage_daily: %w", err)
-		}
-	}
-	return nil
-}
-
-// hourly is the row of a rollup; anonymous callers share the empty account.
-func hourly(r *quota.Rollup) sqlgen.AddHourlyParams {
-	account := ""
-	if checkAccount(r.Account) == nil {
-		account = r.Account.ID()
-	}
-	return sqlgen.AddHourlyParams{
-		Bucket: instant(r.Hour - r.Hour%3600), AccountID: account, Scope: r.Scope, Decision: r.Decision,
-		StatusClass: int64(r.StatusClass), Requests: r.Requests, Cost: r.Cost,
-	}
+	return b.send(ctx)
 }
 
 // putCallers notes who was seen. Organizations that were charged are noted too:
 // the rows of usage say only an id.
-func putCallers(ctx context.Context, q *sqlgen.Queries, f *quota.Flush, now column.Time) error {
+func putCallers(ctx context.Context, b *batch, f *quota.Flush, now column.Time) error {
+	q := sqlgen.New(b)
+	callers := callersOf(f)
+	for i, c := range callers {
+		id, kind := c.Account.ID(), c.Account.Kind()
+		if i > 0 && callers[i-1].Account.ID() == id { // a user and an organization of one id
+			if err := b.send(ctx); err != nil {
+				return err
+			}
+		}
+		var err error
+		if c.At.IsZero() {
+			err = q.KnowAccount(ctx, sqlgen.KnowAccountParams{ID: id, Kind: kind, FirstSeenAt: now})
+		} else {
+			err = q.SeeAccount(ctx, sqlgen.SeeAccountParams{
+				ID: id, Kind: kind, Email: sql.NullString{String: c.Email, Valid: c.Email != ""}, FirstSeenAt: column.At(c.At),
+			})
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return b.send(ctx)
+}
+
+// callersOf are the accounts to note, each once, sorted by id; without an
+// instant where one was only charged.
+func callersOf(f *quota.Flush) []quota.Seen {
 	seen := map[quota.Subject]quota.Seen{}
 	for _, t := range f.Rows {
 		if t.Account.Kind() == kindOrg {
@@ -197,37 +190,14 @@ func putCallers(ctx context.Context, q *sqlgen.Queries, f *quota.Flush, now colu
 		}
 		seen[c.Account] = c
 	}
-	callers := make([]quota.Seen, 0, len(seen))
-	for _, c := range seen {
-		callers = append(callers, c)
-	}
-	slices.SortFunc(callers, func(a, b quota.Seen) int {
+	return slices.SortedFunc(maps.Values(seen), func(a, b quota.Seen) int {
 		return cmp.Or(cmp.Compare(a.Account.ID(), b.Account.ID()), cmp.Compare(a.Account, b.Account))
 	})
-	for _, c := range callers {
-		var err error
-		if id, kind := c.Account.ID(), c.Account.Kind(); c.At.IsZero() {
-			err = q.KnowAccount(ctx, sqlgen.KnowAccountParams{ID: id, Kind: kind, FirstSeenAt: now})
-		} else {
-			err = q.SeeAccount(ctx, sqlgen.SeeAccountParams{
-				ID: id, Kind: kind, Email: sql.NullString{String: c.Email, Valid: c.Email != ""}, FirstSeenAt: column.At(c.At),
-			})
-		}
-		if err != nil {
-			return fmt.Errorf("writing accounts: %w", err)
-		}
-	}
-	return nil
 }
 
 func compareTotals(a, b quota.Total) int {
 	return cmp.Or(cmp.Compare(a.Account.ID(), b.Account.ID()), cmp.Compare(a.Metric, b.Metric),
 		cmp.Compare(a.Period, b.Period), cmp.Compare(a.Start, b.Start))
-}
-
-func compareRollups(a, b quota.Rollup) int {
-	return cmp.Or(cmp.Compare(a.Hour, b.Hour), cmp.Compare(a.Account.ID(), b.Account.ID()), cmp.Compare(a.Scope, b.Scope),
-		cmp.Compare(a.Decision, b.Decision), cmp.Compare(a.StatusClass, b.StatusClass))
 }
 
 func instant(unix int64) column.Time { return column.At(time.Unix(unix, 0)) }

@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -40,6 +41,7 @@ type Store struct {
 	defaultPlan atomic.Pointer[string]
 	latest      atomic.Pointer[catalogue] // the newest that was loaded
 	host        hostState
+	texts       sync.Map // of INSERTs of many rows, see batch
 }
 
 // New is a store over db, which it does not close. The schema is looked at by
