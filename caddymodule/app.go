@@ -35,6 +35,10 @@ type App struct {
 	// DefaultPlan is the plan of an account without a subscription. Default: the
 	// one that the records mark as default, which is free until an operator says otherwise.
 	DefaultPlan string `json:"default_plan,omitempty"`
+	// DefaultPlanAt is the place of DefaultPlan in a Caddyfile, where it is not one
+	// of the plans that come with the records: whether it is the name of another
+	// shows only when they are open.
+	DefaultPlanAt string `json:"default_plan_at,omitempty"`
 	// IPPrefix says which addresses make one anonymous caller.
 	IPPrefix IPPrefix `json:"ip_prefix,omitzero"`
 	// UpgradeURL is shown in denials for a quota; empty: none. Placeholders such
@@ -97,7 +101,7 @@ type HostTable struct {
 }
 
 // meteredUse is one metric that a rule spends or frees.
-type meteredUse struct{ Metric, Rule string }
+type meteredUse struct{ Metric, Rule, At string }
 
 // The defaults and bounds of App.
 const (

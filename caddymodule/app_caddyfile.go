@@ -10,6 +10,7 @@ import (
 	"github.com/caddyserver/caddy/v2/caddyconfig"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
+	"github.com/quotagate/quotagate/caddymodule/quota"
 )
 
 // parseGlobalOption reads the global option `quota`.
@@ -81,7 +82,7 @@ func (a *App) options() map[string]option {
 			return err
 		}},
 		"entitlements": {parse: a.Entitlements.parse},
-		"default_plan": {usage: "default_plan <plan>", min: 1, max: 1, set: text(&a.DefaultPlan, unlessPlaceholder(checkName))},
+		"default_plan": {usage: "default_plan <plan>", min: 1, max: 1, setAt: a.setDefaultPlan},
 		"ip_prefix":    {usage: "ip_prefix <ipv4 bits> <ipv6 bits>", min: 2, max: 2, set: a.IPPrefix.set},
 		"upgrade_url":  {usage: "upgrade_url <url>", min: 1, max: 1, set: text(&a.UpgradeURL, unlessPlaceholder(checkUpgradeURL))},
 		"on_outage":    {usage: "on_outage allow | deny", min: 1, max: 1, set: choice(&a.OnOutage, allow, deny)},
@@ -89,6 +90,13 @@ func (a *App) options() map[string]option {
 		"host_redis":   {usage: "host_redis <url>", min: 1, max: 1, set: text(&a.HostRedis, unlessPlaceholder(checkRedisURL))},
 		"log_subjects": {usage: "log_subjects on | off", min: 1, max: 1, set: onOff(&a.LogSubjects)},
 	}
+}
+
+func (a *App) setDefaultPlan(place string, args []string) error {
+	if plan, _ := quota.SeedPlan(args[0]); plan == nil {
+		a.DefaultPlanAt = place
+	}
+	return text(&a.DefaultPlan, unlessPlaceholder(checkName))(args)
 }
 
 // parseGuest hands the rest of the line and its block to the module that is

@@ -239,6 +239,28 @@ func countBody(x *exchange, r *http.Request) *bodyCounter {
 	return b
 }
 
+// guardTrailers keeps trailers that nobody has announced from telling the backend
+// who asks. Without an announcement net/http passes none on.
+func guardTrailers(r *http.Request) {
+	if len(r.Trailer) > 0 && r.Body != nil {
+		r.Body = &trailerGuard{ReadCloser: r.Body, trailer: r.Trailer}
+	}
+}
+
+// trailerGuard cleans a request's trailers as soon as they were read.
+type trailerGuard struct {
+	io.ReadCloser
+	trailer http.Header
+}
+
+func (g *trailerGuard) Read(p []byte) (int, error) {
+	n, err := g.ReadCloser.Read(p)
+	if err != nil {
+		gate.StripTrailers(g.trailer)
+	}
+	return n, err
+}
+
 func countsBytes(a quota.Applied) bool {
 	bytes := func(m quota.Metered) bool { return m.Kind == quota.AmountRequestBytes }
 	return slices.ContainsFunc(a.Spends, bytes) || slices.ContainsFunc(a.Frees, bytes)

@@ -7,6 +7,7 @@ package caddymodule
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"time"
 
@@ -72,6 +73,15 @@ type Env struct {
 	Grace time.Duration
 	// Host names the backends' own tables.
 	Host Host
+}
+
+// UnknownPlanError is the answer of a RecordsGuest's Open to an Env.DefaultPlan
+// that is the name of no plan: with it no account without a subscription would
+// have a plan at all.
+type UnknownPlanError struct{ Name string }
+
+func (e *UnknownPlanError) Error() string {
+	return fmt.Sprintf("default_plan %q is the name of no plan: correct it, or make the plan with caddy quota plans apply", e.Name)
 }
 
 // Migrator is implemented by a RecordsGuest with a schema. It needs no open records.

@@ -94,7 +94,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 func (a *App) noteMetrics(r *Rule) {
 	for _, ms := range [][]Metered{r.Spends, r.Frees} {
 		for _, m := range ms {
-			a.metered = append(a.metered, meteredUse{Metric: m.Metric, Rule: r.Name})
+			a.metered = append(a.metered, meteredUse{Metric: m.Metric, Rule: r.Name, At: m.At})
 		}
 	}
 }

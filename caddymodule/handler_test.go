@@ -89,8 +89,8 @@ func TestRuleTakesTheOutagePolicyOfTheApp(t *testing.T) {
 func TestAppLearnsMetrics(t *testing.T) {
 	t.Parallel()
 	a := new(App)
-	a.noteMetrics(&Rule{Name: "r", Spends: []Metered{{Metric: "jobs"}, {Metric: "tokens"}}, Frees: []Metered{{Metric: "seats"}}})
-	want := []meteredUse{{"jobs", "r"}, {"tokens", "r"}, {"seats", "r"}}
+	a.noteMetrics(&Rule{Name: "r", Spends: []Metered{{Metric: "jobs"}, {Metric: "tokens", At: "Caddyfile:7"}}, Frees: []Metered{{Metric: "seats"}}})
+	want := []meteredUse{{"jobs", "r", ""}, {"tokens", "r", "Caddyfile:7"}, {"seats", "r", ""}}
 	if diff := cmp.Diff(want, a.metered); diff != "" {
 		t.Errorf("metered (-want +got):\n%s", diff)
 	}

@@ -23,6 +23,9 @@ type option struct {
 	// set takes the arguments of an option without a block. Its error gets the
 	// file and line.
 	set func(args []string) error
+	// setAt is set for an option that must remember where it stands, as
+	// "Caddyfile:12": what is wrong with it may show only when the config starts.
+	setAt func(place string, args []string) error
 	// parse reads an option with a grammar of its own, instead of set. The
 	// dispenser stands on the option's name; errors name file and line themselves.
 	parse func(d *caddyfile.Dispenser) error
@@ -54,12 +57,16 @@ func (o *option) read(d *caddyfile.Dispenser) error {
 	if o.parse != nil {
 		return o.parse(d)
 	}
-	name := d.Val()
+	name, place := d.Val(), fmt.Sprintf("%s:%d", d.File(), d.Line())
 	args, err := o.args(d)
 	if err != nil {
 		return err
 	}
-	if err := o.set(args); err != nil {
+	set := o.set
+	if o.setAt != nil {
+		set = func(args []string) error { return o.setAt(place, args) }
+	}
+	if err := set(args); err != nil {
 		return d.WrapErr(fmt.Errorf("option %q: %w", name, err))
 	}
 	return nil

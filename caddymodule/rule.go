@@ -1,12 +1,10 @@
 package caddymodule
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -53,6 +51,9 @@ type Rule struct {
 	matchers caddyhttp.MatcherSets
 	rule     *quota.Rule
 	byText   string // the canonical header name or the placeholder
+	// keyHeader is the header that says whose counters the limits use, by itself or
+	// as a placeholder; empty for other rules. A request must not equivocate with it.
+	keyHeader string
 
 	// Amounts of rule.Spends and rule.Frees that every request shares; dynamic if some differ.
 	spendAmounts, freeAmounts []int64
@@ -68,24 +69,6 @@ type Limit struct {
 	// Window is the length of the base limit's window: 10ms..9600h, whole milliseconds.
 	Window caddy.Duration `json:"window,omitempty"`
 }
-
-// Metered is an amount of a metric.
-type Metered struct {
-	Metric string `json:"metric"`
-	// Amount defaults to 1 where something is spent; what is freed must be said.
-	Amount Amount `json:"amount,omitempty"`
-}
-
-// Amount is how much is spent or freed: a whole number in 0..2^53,
-// "request_bytes", "response_seconds" or a placeholder. In JSON a number may
-// stand without quotes.
-type Amount string
-
-// The amounts that only the request knows.
-const (
-	requestBytes    = "request_bytes"
-	responseSeconds = "response_seconds"
-)
 
 // Requirement demands exactly one thing of the caller.
 type Requirement struct {
@@ -150,6 +133,9 @@ func (r *Rule) compile() {
 	r.byText = r.ByText
 	if c.By == quota.ByHeader {
 		r.byText = http.CanonicalHeaderKey(r.ByText)
+		r.keyHeader = r.byText
+	} else if name, ok := strings.CutPrefix(r.ByText, "{http.request.header."); ok {
+		r.keyHeader = http.CanonicalHeaderKey(strings.TrimSuffix(name, "}"))
 	}
 	r.rule = c
 	r.prepare()
@@ -176,24 +162,6 @@ func (l *Limit) base() quota.Rate {
 		return quota.Rate{}
 	}
 	return quota.Rate{Requests: *l.Requests, Window: time.Duration(l.Window)}
-}
-
-func (m *Metered) compile() quota.Metered {
-	c := quota.Metered{Metric: m.Metric}
-	switch {
-	case m.Amount == "":
-		c.Constant = 1
-	case m.Amount == requestBytes:
-		c.Kind = quota.AmountRequestBytes
-	case m.Amount == responseSeconds:
-		c.Kind = quota.AmountResponseSeconds
-	case isPlaceholder(string(m.Amount)):
-		c.Kind, c.Text = quota.AmountPlaceholder, string(m.Amount)
-	default:
-		// check refuses what is no number before the rule is used.
-		c.Constant, _ = strconv.ParseInt(string(m.Amount), 10, 64)
-	}
-	return c
 }
 
 // idle reports whether the rule changes nothing for any request.
@@ -272,48 +240,6 @@ func (l *Limit) check(by string) error {
 	return l.base().Validate()
 }
 
-func checkMetered(ms []Metered, check func(Amount) error) error {
-	var errs []error
-	metrics := make(map[string]bool)
-	for _, m := range ms {
-		for _, err := range []error{checkName(m.Metric), checkNew(metrics, m.Metric), check(m.Amount)} {
-			if err != nil {
-				errs = append(errs, fmt.Errorf("metric %q: %w", m.Metric, err))
-			}
-		}
-	}
-	return errors.Join(errs...)
-}
-
-func checkSpend(a Amount) error {
-	if a == "" || a == responseSeconds {
-		return nil
-	}
-	return a.check(requestBytes + ", " + responseSeconds)
-}
-
-func checkFree(a Amount) error {
-	switch a {
-	case "":
-		return errors.New("the amount is missing: write a whole number, request_bytes or a placeholder")
-	case responseSeconds:
-		return errors.New("response_seconds can be spent, not freed: time does not come back")
-	}
-	return a.check(requestBytes)
-}
-
-// check wants a number, or request_bytes or a placeholder. words are for its error.
-func (a Amount) check(words string) error {
-	if a == requestBytes || isPlaceholder(string(a)) {
-		return nil
-	}
-	n, err := strconv.ParseInt(string(a), 10, 64)
-	if err != nil {
-		return fmt.Errorf("%q is not an amount: want a whole number in 0..2^53, %s or a placeholder", string(a), words)
-	}
-	return quota.CheckAmount("amount", n)
-}
-
 func (q Requirement) check() error {
 	n := 0
 	for _, set := range []bool{q.User, q.Feature != "", q.Scope != ""} {
@@ -374,25 +300,4 @@ func (q Requirement) String() string {
 		return "scope " + q.Scope
 	}
 	return "user"
-}
-
-// MarshalJSON writes a number where the amount is one.
-func (a Amount) MarshalJSON() ([]byte, error) {
-	if n, err := strconv.ParseInt(string(a), 10, 64); err == nil {
-		return strconv.AppendInt(nil, n, 10), nil
-	}
-	return json.Marshal(string(a))
-}
-
-// UnmarshalJSON takes a number or a text.
-func (a *Amount) UnmarshalJSON(b []byte) error {
-	if len(b) > 0 && b[0] == '"' {
-		return json.Unmarshal(b, (*string)(a))
-	}
-	var n json.Number
-	if err := json.Unmarshal(b, &n); err != nil {
-		return fmt.Errorf("decoding an amount: %w", err)
-	}
-	*a = Amount(n)
-	return nil
 }

@@ -9,7 +9,6 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
-	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"github.com/quotagate/quotagate/caddymodule/quota"
 )
 
@@ -48,8 +47,8 @@ func (r *Rule) options() map[string]option {
 		"match":         {parse: r.parseMatch},
 		"by":            {usage: "by user | account | ip | header <name> | {placeholder}", min: 1, max: 2, set: r.setBy},
 		"limit":         {usage: "limit <scope> [<requests>/<window>]", min: 1, max: 2, repeat: true, set: r.addLimit},
-		"spend":         {usage: "spend <metric> [<amount> | request_bytes | response_seconds | {placeholder}]", min: 1, max: 2, repeat: true, set: r.addSpend},
-		"free":          {usage: "free <metric> <amount> | request_bytes | {placeholder}", min: 2, max: 2, repeat: true, set: r.addFree},
+		"spend":         {usage: "spend <metric> [<amount> | request_bytes | response_seconds | {placeholder}]", min: 1, max: 2, repeat: true, setAt: r.addSpend},
+		"free":          {usage: "free <metric> <amount> | request_bytes | {placeholder}", min: 2, max: 2, repeat: true, setAt: r.addFree},
 		"idempotent":    {usage: "idempotent", set: func([]string) error { r.Idempotent = true; return nil }},
 		"invalid_token": {usage: "invalid_token deny | anonymous", min: 1, max: 1, set: choice(&r.InvalidToken, deny, tokenAnonymous)},
 		"refund_unless": {usage: "refund_unless 2xx [3xx ...] | never", min: 1, max: -1, set: r.setRefundUnless},
@@ -57,39 +56,6 @@ func (r *Rule) options() map[string]option {
 		"on_outage":     {usage: "on_outage allow | deny", min: 1, max: 1, set: choice(&r.OnOutage, allow, deny)},
 		"mode":          {usage: "mode enforce | shadow", min: 1, max: 1, set: choice(&r.Mode, modeEnforce, modeShadow)},
 	}
-}
-
-// parseMatch reads the block as Caddy reads that of a named matcher. The names
-// are looked at first: Caddy reports an unknown one at the end of the block.
-func (r *Rule) parseMatch(d *caddyfile.Dispenser) error {
-	block := caddyfile.NewDispenser(d.NextSegment())
-	block.Next()
-	empty := true
-	for nesting := block.Nesting(); block.NextArg() || block.NextBlock(nesting); {
-		empty = false
-		name := block.Val()
-		if block.Token().Quoted() { // an expression
-			continue
-		}
-		if strings.HasPrefix(name, "@") {
-			return block.Errf("match: the named matcher %s cannot be used in a rule; write its matchers into the block", name)
-		}
-		if _, err := caddy.GetModule("http.matchers." + name); err != nil {
-			return block.Errf("match: unknown matcher %q: %s", name, linked("http.matchers"))
-		}
-		block.NextSegment()
-	}
-	if empty {
-		return block.Err("match: the block is empty; leave the option out to match every request")
-	}
-	block.Reset()
-	block.Next()
-	set, err := caddyhttp.ParseCaddyfileNestedMatcherSet(block)
-	if err != nil {
-		return fmt.Errorf("match: %w", err)
-	}
-	r.MatcherSetsRaw = caddyhttp.RawMatcherSets{set}
-	return nil
 }
 
 func (r *Rule) setBy(args []string) error {
@@ -150,8 +116,8 @@ func parseRate(s string) (quota.Rate, error) {
 	return rate, rate.Validate()
 }
 
-func (r *Rule) addSpend(args []string) error {
-	m, err := newMetered(args)
+func (r *Rule) addSpend(place string, args []string) error {
+	m, err := newMetered(place, args)
 	if err != nil {
 		return err
 	}
@@ -159,8 +125,8 @@ func (r *Rule) addSpend(args []string) error {
 	return checkMetered(r.Spends, checkSpend)
 }
 
-func (r *Rule) addFree(args []string) error {
-	m, err := newMetered(args)
+func (r *Rule) addFree(place string, args []string) error {
+	m, err := newMetered(place, args)
 	if err != nil {
 		return err
 	}
@@ -169,8 +135,11 @@ func (r *Rule) addFree(args []string) error {
 }
 
 // newMetered refuses an empty amount: an unset {$VAR} must not mean the default.
-func newMetered(args []string) (Metered, error) {
+func newMetered(place string, args []string) (Metered, error) {
 	m := Metered{Metric: args[0]}
+	if !quota.SeedMetric(m.Metric) {
+		m.At = place
+	}
 	if len(args) == 2 {
 		m.Amount = Amount(args[1])
 		if m.Amount == "" {

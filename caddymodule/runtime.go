@@ -122,7 +122,7 @@ func lend[T any](rt *runtime, key string, field **resource[T], open func() (T, e
 }
 
 func (a *App) newShared(env Env) (*gate.Runtime, error) {
-	records, err := a.runtime.records.get()
+	records, err := a.Records()
 	if err != nil {
 		return nil, fmt.Errorf("opening records: %w", err)
 	}
@@ -185,7 +185,13 @@ func (a *App) Gate() (*gate.Gate, error) {
 }
 
 // Records are the open records, for the companion and the commands.
-func (a *App) Records() (Records, error) { return a.runtime.records.get() }
+func (a *App) Records() (Records, error) {
+	records, err := a.runtime.records.get()
+	if unknown := (*UnknownPlanError)(nil); errors.As(err, &unknown) {
+		err = at(a.DefaultPlanAt, err)
+	}
+	return records, err
+}
 
 // flushFailing reports whether records that can be read refuse usage: a file
 // that may only be read, a full disk.
@@ -233,14 +239,11 @@ type MetricLister interface {
 // checkMetrics refuses a config that spends what no plan names: it would be
 // unlimited without anybody having said so.
 func (a *App) checkMetrics() error {
-	known := map[string]bool{
-		quota.MetricAPICalls: true, quota.MetricJobs: true,
-		quota.MetricComputeSeconds: true, quota.MetricStorageBytes: true,
-	}
+	known := map[string]bool{}
 	unknown := func() []meteredUse {
 		var us []meteredUse
 		for _, u := range a.metered {
-			if !known[u.Metric] {
+			if !quota.SeedMetric(u.Metric) && !known[u.Metric] {
 				us = append(us, u)
 			}
 		}
@@ -269,10 +272,18 @@ func (a *App) checkMetrics() error {
 	}
 	var errs []error
 	for _, u := range unknown() {
-		errs = append(errs, fmt.Errorf("rule %q spends or frees %q, a metric that no plan names: "+
-			"correct its name, or give a plan a quota of it with caddy quota plans apply", u.Rule, u.Metric))
+		errs = append(errs, at(u.At, fmt.Errorf("rule %q spends or frees %q, a metric that no plan names: "+
+			"correct its name, or give a plan a quota of it with caddy quota plans apply", u.Rule, u.Metric)))
 	}
 	return errors.Join(errs...)
+}
+
+// at says where in a Caddyfile an error is; place is empty where nobody knows.
+func at(place string, err error) error {
+	if place == "" {
+		return err
+	}
+	return fmt.Errorf("%s: %w", place, err)
 }
 
 func (a *App) startRuntime() error {

@@ -1,7 +1,6 @@
 package caddymodule
 
 import (
-	"context"
 	"errors"
 	"net/http"
 	"strings"
@@ -30,7 +29,7 @@ const usualRules = 4
 
 // ServeHTTP admits the request, or answers it with a denial.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
-	stripIdentity(r.Header)
+	strip(r.Header)
 	if h.explained(w, r) {
 		return nil
 	}
@@ -79,12 +78,16 @@ func Identify(g *gate.Gate, r *http.Request) (gate.Caller, error) {
 	return g.Resolve(r.Context(), id, r)
 }
 
-// stripIdentity drops what only a gateway may say, in any spelling.
-func stripIdentity(h http.Header) {
+// strip drops what only a gateway may say, in any spelling, and an offer to send
+// further requests past the gateway (RFC 9110, section 7.8: it may be ignored).
+func strip(h http.Header) {
 	for name := range h {
 		if gate.IsIdentityHeader(name) {
 			delete(h, name)
 		}
+	}
+	if offer, ok := h["Upgrade"]; ok && gate.SpeaksHTTP(offer) {
+		delete(h, "Upgrade")
 	}
 }
 
@@ -106,6 +109,7 @@ func (h *Handler) policy() gate.Policy {
 // the handlers panic because the client has gone.
 func (h *Handler) pass(x *exchange, r *http.Request, next caddyhttp.Handler) (err error) {
 	returned := false
+	guardTrailers(r)
 	body := countBody(x, r)
 	defer func() {
 		x.end()
@@ -114,7 +118,7 @@ func (h *Handler) pass(x *exchange, r *http.Request, next caddyhttp.Handler) (er
 			result.BodyBytes = body.n.Load()
 		}
 		if returned {
-			result.Status, result.Fate = fate(r.Context(), x.status, err)
+			result.Status, result.Fate = fate(r, x.status, err)
 		}
 		h.resolveFrees(x)
 		h.metrics.admitted(x)
@@ -136,7 +140,8 @@ const statusClientGone = 499
 
 // fate judges how the handlers ended. What is not certain is Unknown: else an
 // aborted request would be a free one.
-func fate(ctx context.Context, status int, err error) (int, gate.Fate) {
+func fate(r *http.Request, status int, err error) (int, gate.Fate) {
+	ctx := r.Context()
 	if err == nil {
 		switch {
 		case (status == 0 || status == statusClientGone) && ctx.Err() != nil:
@@ -148,6 +153,9 @@ func fate(ctx context.Context, status int, err error) (int, gate.Fate) {
 	}
 	if unreached(err) {
 		return status, gate.Unreached
+	}
+	if tooLarge, ok := errors.AsType[*http.MaxBytesError](err); ok && r.ContentLength <= tooLarge.Limit {
+		return status, gate.Unknown // the backend had the head of it, and as much of the body
 	}
 	var he caddyhttp.HandlerError
 	if status == 0 && errors.As(err, &he) && he.StatusCode < 500 && he.StatusCode != statusClientGone && ctx.Err() == nil {

@@ -107,7 +107,7 @@ func ambiguous(r *http.Request) error {
 			}
 		}
 	}
-	for name := range r.Trailer {
+	for name := range r.Trailer { // those that are announced; see StripTrailers
 		if identifies(name) {
 			return badRequest("A trailer identifies the caller")
 		}
@@ -124,6 +124,52 @@ func badRequest(message string) error {
 	d := quota.Refuse(quota.CodeBadRequest)
 	d.Message = message
 	return d
+}
+
+// StripTrailers removes what identifies a caller from the trailers of a request
+// whose body was read: net/http keeps those that nobody has announced too.
+func StripTrailers(trailer http.Header) {
+	for name := range trailer {
+		if identifies(name) {
+			delete(trailer, name)
+		}
+	}
+}
+
+// Equivocal reports whether a backend could read another value of the header
+// than the first of that name: it was sent more than once, in a spelling that a
+// backend might fold into it too, or Connection has it dropped on the way.
+func Equivocal(h http.Header, name string) bool {
+	lower, lines := strings.ToLower(strings.ReplaceAll(name, "_", "-")), 0
+	for other, values := range h {
+		if folds(other, lower) {
+			lines += len(values)
+		}
+	}
+	for _, v := range h["Connection"] {
+		for dropped := range strings.SplitSeq(v, ",") {
+			if folds(strings.TrimSpace(dropped), lower) {
+				return true
+			}
+		}
+	}
+	return lines > 1
+}
+
+// SpeaksHTTP reports whether an Upgrade field offers to go on in a protocol in
+// which a client sends requests: behind one that a backend accepts, each of them
+// would pass unseen.
+func SpeaksHTTP(upgrade []string) bool {
+	for _, v := range upgrade {
+		for offer := range strings.SplitSeq(v, ",") {
+			protocol, _, _ := strings.Cut(strings.TrimSpace(offer), "/")
+			switch strings.ToLower(protocol) {
+			case "h2c", "h2", "http", "tls", "spdy":
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // identifies reports whether a header of that name can tell a backend who asks.

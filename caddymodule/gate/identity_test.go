@@ -312,3 +312,24 @@ func TestRefuse(t *testing.T) {
 		})
 	}
 }
+
+func TestEquivocal(t *testing.T) {
+	t.Parallel()
+	for name, tt := range map[string]struct {
+		header http.Header
+		want   bool
+	}{
+		"absent":                {http.Header{"X-Other": {"a", "b"}}, false},
+		"once":                  {http.Header{"X-Tenant": {"a, b"}}, false},
+		"twice":                 {http.Header{"X-Tenant": {"a", "b"}}, true},
+		"the same twice":        {http.Header{"X-Tenant": {"a", "a"}}, true},
+		"in another spelling":   {http.Header{"X_tenant": {"a"}}, false},
+		"in two spellings":      {http.Header{"X-Tenant": {"a"}, "X_tenant": {"b"}}, true},
+		"dropped on the way":    {http.Header{"X-Tenant": {"a"}, "Connection": {"close, x-tenant"}}, true},
+		"dropped though absent": {http.Header{"Connection": {"X_Tenant"}}, true},
+	} {
+		if got := Equivocal(tt.header, "X-Tenant"); got != tt.want {
+			t.Errorf("%s: %t, want %t", name, got, tt.want)
+		}
+	}
+}

@@ -60,3 +60,13 @@ func SeedPlan(name string) (*Plan, map[string]Periods) {
 	}
 	return found, counted
 }
+
+// SeedMetric reports whether the seed plans have a quota of the metric: it is
+// known whatever else the plans of an installation name.
+func SeedMetric(name string) bool {
+	switch name {
+	case MetricAPICalls, MetricJobs, MetricStorageBytes, MetricComputeSeconds:
+		return true
+	}
+	return false
+}

@@ -57,7 +57,7 @@ func (m *Module) open(ctx context.Context, env caddymodule.Env) (*Records, error
 	background, stop := context.WithCancel(context.WithoutCancel(ctx))
 	r.stop = stop
 	err = r.settle(ctx)
-	if wrong := (*planError)(nil); errors.As(err, &wrong) {
+	if wrong := (*caddymodule.UnknownPlanError)(nil); errors.As(err, &wrong) {
 		return nil, errors.Join(err, r.Close())
 	}
 	if err != nil {
@@ -66,13 +66,6 @@ func (m *Module) open(ctx context.Context, env caddymodule.Env) (*Records, error
 		r.wg.Go(func() { r.settleLater(background, err) })
 	}
 	return r, nil
-}
-
-// planError refuses a config whose default plan is the name of none.
-type planError struct{ name string }
-
-func (e *planError) Error() string {
-	return fmt.Sprintf("default_plan %q is the name of no plan: correct it, or make the plan with caddy quota plans apply", e.name)
 }
 
 // settle migrates, where it is to, and checks that the records can be used.
@@ -99,7 +92,7 @@ func (r *Records) settle(ctx context.Context) error {
 	// Without it no account that has no subscription would have a plan at all.
 	_, err := r.store.PlanByName(asking, r.defaultPlan)
 	if errors.Is(err, store.ErrPlanNotFound) {
-		return &planError{r.defaultPlan}
+		return &caddymodule.UnknownPlanError{Name: r.defaultPlan}
 	}
 	return err
 }

@@ -76,15 +76,14 @@ func open(ctx context.Context, file, mode string, env caddymodule.Env) (_ *Recor
 	return r, nil
 }
 
-// checkDefaultPlan refuses a name that no plan has: with it no account without
-// a subscription would have a plan at all.
+// checkDefaultPlan refuses a name that no plan has.
 func (r *Records) checkDefaultPlan(ctx context.Context, name string) error {
 	if name == "" {
 		return nil
 	}
 	_, err := r.store.PlanByName(ctx, name)
 	if errors.Is(err, store.ErrPlanNotFound) {
-		return fmt.Errorf("default_plan %q is the name of no plan: correct it, or make the plan with caddy quota plans apply", name)
+		return &caddymodule.UnknownPlanError{Name: name}
 	}
 	var old *store.SchemaError
 	if errors.As(err, &old) {
