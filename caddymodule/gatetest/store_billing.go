@@ -24,7 +24,10 @@ func billingTests() map[string]func(*storeTest) {
 		"the truth once more changes nothing":         testApplyTwice,
 		"what the provider no longer has is over":     testMissingSubscription,
 		"a plan that is pending":                      testPendingFromTruth,
-		"customers, checkouts, invoices":              testBillingAccounts,
+		"customers and invoices":                      testBillingAccounts,
+		"checkout pages follow each other":            testCheckouts,
+		"checkout pages opened at once":               testCheckoutRace,
+		"customers that are left out or given back":   testSyncReturned,
 		"overdue renewals are read again":             testOverdue,
 		"concurrent reads of one customer":            testConcurrentSyncs,
 		"billing events are listed with their states": testEventStates,
@@ -67,9 +70,11 @@ func (t *storeTest) sync(customer string, found ...store.BilledSubscription) *st
 	return must(t, r, err)
 }
 
+func aMinute(int64) time.Duration { return time.Minute }
+
 func (t *storeTest) lease(holder string) []store.SyncJob {
 	t.Helper()
-	jobs, err := t.store.LeaseSyncs(t.Context(), holder, 10, time.Minute)
+	jobs, err := t.store.LeaseSyncs(t.Context(), holder, 10, aMinute)
 	return must(t, jobs, err)
 }
 
@@ -251,23 +256,14 @@ func testBillingAccounts(t *storeTest) {
 	if b, err = t.store.BillingAccount(ctx, alice); err != nil || !b.HadTrial || b.Customer != "cus_1" || !b.SyncedAt.Equal(t.clock.Now()) {
 		t.Errorf("%+v, %v", b, err)
 	}
-	if c, err := t.store.LastCheckout(ctx, alice); err != nil || c != nil {
-		t.Errorf("%+v, %v", c, err)
+	if got, err := t.store.ReplaceCustomer(ctx, alice, "cus_gone", "cus_2"); err != nil || got != "cus_1" {
+		t.Errorf("a customer was replaced that is not the account's: %s, %v", got, err)
 	}
-	plan, err := t.store.PlanByName(ctx, "pro")
-	t.ok(err)
-	for _, id := range []string{"cs_1", "cs_2"} {
-		t.ok(t.store.SaveCheckout(ctx, store.CheckoutSession{
-			ID: id, Account: alice, PlanID: plan.ID, Price: "pro_monthly", Quantity: 1, URL: "https://pay/" + id, CreatedBy: "alice",
-			ExpiresAt: t.clock.Now().Add(time.Hour),
-		}))
+	if got, err := t.store.ReplaceCustomer(ctx, alice, "cus_1", "cus_2"); err != nil || got != "cus_2" {
+		t.Errorf("replaced by %s, %v", got, err)
 	}
-	if c, err := t.store.LastCheckout(ctx, alice); err != nil || c == nil || c.ID != "cs_2" || !c.Open {
-		t.Errorf("%+v, %v", c, err)
-	}
-	t.clock.Add(time.Hour)
-	if c, err := t.store.LastCheckout(ctx, alice); err != nil || c == nil || c.Open {
-		t.Errorf("expired: %+v, %v", c, err)
+	if got, err := t.store.ReplaceCustomer(ctx, alice, "cus_2", "cus_1"); err != nil || got != "cus_1" {
+		t.Errorf("replaced by %s, %v", got, err)
 	}
 	invoice := store.BilledInvoice{ID: "in_1", Status: "open", Currency: "usd", AmountDue: 1999, AmountRemaining: 1999, Attempts: 1, CreatedAt: t.clock.Now()}
 	for _, status := range []string{"open", "paid"} {

@@ -57,11 +57,11 @@ func testSyncLease(t *storeTest) {
 	}
 	t.clock.Add(time.Minute) // the holder was killed
 	again := t.lease("b")
-	if len(again) != 1 || again[0].Fetch != jobs[0].Fetch+1 {
+	if len(again) != 1 || again[0].Fetch != jobs[0].Fetch+1 || again[0].Attempts != 1 {
 		t.Fatalf("after the lease: %v", again)
 	}
 	t.ok(t.store.FailSync(t.Context(), jobs[0], store.SyncFailure{Retry: time.Hour}))
-	if n := t.number("SELECT attempts FROM stripe_sync_queue"); n != 0 {
+	if n := t.number("SELECT attempts FROM stripe_sync_queue"); n != 1 {
 		t.Error("whose lease was over has put the customer off")
 	}
 	// What happens while it is read is read again.
@@ -76,6 +76,46 @@ func testSyncLease(t *storeTest) {
 	}
 	if _, err := t.store.ApplySync(t.Context(), last[0], store.CustomerTruth{}); err != nil || len(t.lease("b")) != 0 {
 		t.Errorf("not done: %v", err)
+	}
+}
+
+func testSyncReturned(t *storeTest) {
+	read := func(want bool) {
+		t.Helper()
+		if got, err := t.store.ReadSince(t.Context(), "cus_1", t.clock.Now()); err != nil || got != want {
+			t.Errorf("read, or waiting to be: %v, %v; want %v", got, err, want)
+		}
+	}
+	read(false)
+	t.ok(t.store.RequestSync(t.Context(), "cus_1", "test"))
+	read(true)
+	first := t.lease("a")[0]
+	t.ok(t.store.ReturnSync(t.Context(), first))
+	again := t.lease("b")
+	if len(again) != 1 || again[0].Attempts != 0 {
+		t.Fatalf("given back, and leased as %v", again)
+	}
+	t.ok(t.store.ReturnSync(t.Context(), first)) // which is b's by now
+	if jobs := t.lease("c"); len(jobs) != 0 {
+		t.Fatalf("another's lease was given back: %v", jobs)
+	}
+	t.ok(t.store.SkipSync(t.Context(), again[0]))
+	if jobs := t.lease("c"); len(jobs) != 0 {
+		t.Errorf("left out, and leased as %v", jobs)
+	}
+	read(true)
+	t.clock.Add(time.Second)
+	read(false)
+	t.ok(t.store.RequestSync(t.Context(), "cus_1", "test"))
+	t.ok(t.store.FailSync(t.Context(), t.lease("a")[0], store.SyncFailure{Dead: true}))
+	read(false) // nobody is going to
+	// Whoever reads it once more is told how often it came to nothing.
+	t.ok(t.store.RequestSync(t.Context(), "cus_1", "test"))
+	for want := range int64(3) {
+		if jobs := t.lease("a"); len(jobs) != 1 || jobs[0].Attempts != want {
+			t.Errorf("leased %v, want %d attempts", jobs, want)
+		}
+		t.clock.Add(time.Minute)
 	}
 }
 

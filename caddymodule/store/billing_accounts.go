@@ -85,67 +85,27 @@ func (s *Store) SetCustomer(ctx context.Context, account quota.Subject, customer
 	return customer, nil
 }
 
-// CheckoutSession is a page of the provider's on which an account pays.
-type CheckoutSession struct {
-	ID, URL string
-	Account quota.Subject
-	PlanID  string
-	// Price is the provider's price, by id or lookup key.
-	Price                string
-	Quantity, TrialDays  int64
-	CreatedBy            string
-	CreatedAt, ExpiresAt time.Time
-	// Open: it can still be paid.
-	Open bool
-}
-
-// SaveCheckout keeps a session that was opened; the account's others are closed.
-func (s *Store) SaveCheckout(ctx context.Context, c CheckoutSession) error {
+// ReplaceCustomer makes another customer the account's, in the place of one that
+// was deleted at the provider, and answers whose customer it is then: somebody
+// else may have been quicker.
+func (s *Store) ReplaceCustomer(ctx context.Context, account quota.Subject, deleted, customer string) (string, error) {
 	err := s.write(ctx, func(q *sqlgen.Queries) error {
-		now := column.At(s.now())
-		if err := q.CloseCheckouts(ctx, sqlgen.CloseCheckoutsParams{AccountID: c.Account.ID(), ClosedAt: now}); err != nil {
+		n, err := q.ReplaceCustomer(ctx, sqlgen.ReplaceCustomerParams{
+			ID: account.ID(), StripeCustomerID: text(deleted), StripeCustomerID_2: text(customer),
+		})
+		if err != nil || n > 0 {
 			return err
 		}
-		return q.InsertCheckout(ctx, sqlgen.InsertCheckoutParams{
-			ID: c.ID, AccountID: c.Account.ID(), PlanID: c.PlanID, Price: c.Price, Quantity: c.Quantity, TrialDays: c.TrialDays,
-			Url: c.URL, CreatedBy: c.CreatedBy, CreatedAt: now, ExpiresAt: column.At(c.ExpiresAt),
-		})
-	})
-	if err != nil {
-		return fmt.Errorf("writing the checkout session: %w", err)
-	}
-	return nil
-}
-
-// LastCheckout is the session that was opened for the account last; nil: none was.
-func (s *Store) LastCheckout(ctx context.Context, account quota.Subject) (*CheckoutSession, error) {
-	var c *CheckoutSession
-	err := s.read(ctx, func(q *sqlgen.Queries) error {
-		row, err := first(q.LastCheckout(ctx, account.ID()))
+		row, err := first(q.BillingAccount(ctx, account.ID()))
 		if err == nil && row != nil {
-			c = &CheckoutSession{
-				ID: row.ID, URL: row.Url, Account: account, PlanID: row.PlanID, Price: row.Price, Quantity: row.Quantity,
-				TrialDays: row.TrialDays, CreatedBy: row.CreatedBy, CreatedAt: row.CreatedAt.Time, ExpiresAt: row.ExpiresAt.Time,
-				Open: row.ClosedAt.IsZero() && s.now().Before(row.ExpiresAt.Time),
-			}
+			customer = row.StripeCustomerID.String
 		}
 		return err
 	})
 	if err != nil {
-		return nil, fmt.Errorf("loading the checkout session: %w", err)
+		return "", fmt.Errorf("writing the billing account: %w", err)
 	}
-	return c, nil
-}
-
-// CloseCheckout closes a session that was paid or expired.
-func (s *Store) CloseCheckout(ctx context.Context, id string) error {
-	err := s.write(ctx, func(q *sqlgen.Queries) error {
-		return q.CloseCheckout(ctx, sqlgen.CloseCheckoutParams{ID: id, ClosedAt: column.At(s.now())})
-	})
-	if err != nil {
-		return fmt.Errorf("closing the checkout session: %w", err)
-	}
-	return nil
+	return customer, nil
 }
 
 // Invoices are the account's invoices, the newest first, and how many there are.

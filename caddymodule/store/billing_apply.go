@@ -87,9 +87,7 @@ func (s *Store) ApplySync(ctx context.Context, job SyncJob, truth CustomerTruth)
 				return err
 			}
 		}
-		return q.FinishSync(ctx, sqlgen.FinishSyncParams{
-			CustomerID: job.Customer, SyncedGeneration: job.Generation, SyncedAt: now, Holder: text(job.holder),
-		})
+		return finish(ctx, q, job, now)
 	})
 	if err != nil {
 		return nil, fmt.Errorf("writing a customer: %w", err)

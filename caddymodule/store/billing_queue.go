@@ -97,14 +97,16 @@ type SyncJob struct {
 	Generation int64
 	// Fetch numbers the read: of two, the one that began later has the larger.
 	Fetch int64
-	// Attempts is how often in a row the customer could not be read.
+	// Attempts is how often in a row the customer could not be read, or whoever was
+	// to read it did not come to an end.
 	Attempts int64
 	holder   string
 }
 
 // LeaseSyncs begins reads of up to n customers that are due. Each is the
-// holder's for ttl of the records' clock; whoever comes after that begins anew.
-func (s *Store) LeaseSyncs(ctx context.Context, holder string, n int, ttl time.Duration) ([]SyncJob, error) {
+// holder's for ttl of the records' clock, which is told how often in a row the
+// customer could not be read; whoever comes after that begins anew.
+func (s *Store) LeaseSyncs(ctx context.Context, holder string, n int, ttl func(attempts int64) time.Duration) ([]SyncJob, error) {
 	var jobs []SyncJob
 	err := s.write(ctx, func(q *sqlgen.Queries) error {
 		jobs = nil
@@ -116,15 +118,15 @@ func (s *Store) LeaseSyncs(ctx context.Context, holder string, n int, ttl time.D
 		if err != nil {
 			return err
 		}
-		for _, customer := range due {
+		for _, d := range due {
 			row, err := first(q.LeaseSync(ctx, sqlgen.LeaseSyncParams{
-				CustomerID: customer, Holder: text(holder), LeasedUntil: column.At(now.Add(ttl)), LeasedUntil_2: now,
+				CustomerID: d.CustomerID, Holder: text(holder), LeasedUntil: column.At(now.Add(ttl(d.Attempts))), LeasedUntil_2: now,
 			}))
 			if err != nil {
 				return err
 			}
 			if row != nil {
-				jobs = append(jobs, SyncJob{customer, row.Generation, row.Fetches, row.Attempts, holder})
+				jobs = append(jobs, SyncJob{d.CustomerID, row.Generation, row.Fetches, row.Attempts, holder})
 			}
 		}
 		return nil
@@ -157,6 +159,53 @@ func (s *Store) BeginSync(ctx context.Context, customer, reason string) (SyncJob
 		return SyncJob{}, fmt.Errorf("beginning to read a customer: %w", err)
 	}
 	return job, nil
+}
+
+// SkipSync ends a leased job without anything being written: nobody's account is
+// that customer.
+func (s *Store) SkipSync(ctx context.Context, job SyncJob) error {
+	err := s.write(ctx, func(q *sqlgen.Queries) error {
+		now, err := s.clock(ctx, q)
+		if err != nil {
+			return err
+		}
+		return finish(ctx, q, job, now)
+	})
+	if err != nil {
+		return fmt.Errorf("leaving a customer out: %w", err)
+	}
+	return nil
+}
+
+func finish(ctx context.Context, q *sqlgen.Queries, job SyncJob, now column.Time) error {
+	return q.FinishSync(ctx, sqlgen.FinishSyncParams{
+		CustomerID: job.Customer, SyncedGeneration: job.Generation, SyncedAt: now, Holder: text(job.holder),
+	})
+}
+
+// ReturnSync gives a leased job back unread, so that the next one need not wait
+// until the lease has run out.
+func (s *Store) ReturnSync(ctx context.Context, job SyncJob) error {
+	err := s.write(ctx, func(q *sqlgen.Queries) error {
+		return q.ReturnSync(ctx, sqlgen.ReturnSyncParams{CustomerID: job.Customer, Holder: text(job.holder)})
+	})
+	if err != nil {
+		return fmt.Errorf("giving a customer back: %w", err)
+	}
+	return nil
+}
+
+// ReadSince reports whether the customer waits to be read, or was read since.
+func (s *Store) ReadSince(ctx context.Context, customer string, since time.Time) (bool, error) {
+	var n int64
+	err := s.read(ctx, func(q *sqlgen.Queries) (err error) {
+		n, err = q.CountRead(ctx, sqlgen.CountReadParams{CustomerID: customer, SyncedAt: column.At(since)})
+		return err
+	})
+	if err != nil {
+		return false, fmt.Errorf("looking for a customer in the queue: %w", err)
+	}
+	return n > 0, nil
 }
 
 // SyncFailure is a read that came to nothing.

@@ -149,9 +149,14 @@ func (s *Store) StoredSubscriptions(ctx context.Context, each func(StoredSubscri
 	}
 }
 
-// PlanOfPrice is the name of the plan that a price of the provider's means, as
-// ApplySync sees it; empty: no plan knows it.
-func (s *Store) PlanOfPrice(ctx context.Context, configured map[string]string) (func(priceID, lookupKey string) string, error) {
+// PricedPlan is the plan that a price means; the zero value: no plan knows it.
+type PricedPlan struct {
+	Name string
+	Tier int64
+}
+
+// PlanOfPrice is the plan that a price of the provider's means, as ApplySync sees it.
+func (s *Store) PlanOfPrice(ctx context.Context, configured map[string]string) (func(priceID, lookupKey string) PricedPlan, error) {
 	var plans *catalogue
 	var book *priceBook
 	err := s.read(ctx, func(q *sqlgen.Queries) (err error) {
@@ -164,12 +169,12 @@ func (s *Store) PlanOfPrice(ctx context.Context, configured map[string]string) (
 	if err != nil {
 		return nil, fmt.Errorf("loading prices: %w", err)
 	}
-	return func(priceID, lookupKey string) string {
+	return func(priceID, lookupKey string) PricedPlan {
 		p, ok := book.plan(priceID, lookupKey)
 		if plan := plans.byID(p.planID); ok && plan != nil {
-			return plan.Name
+			return PricedPlan{plan.Name, plan.Tier}
 		}
-		return ""
+		return PricedPlan{}
 	}, nil
 }
 

@@ -152,10 +152,10 @@ func companionWorks(t *testing.T, s *store.Store) {
 		{"pruning", s.PruneRequests(ctx)},
 		{"customer", second(s.SetCustomer(ctx, "user:7", "cus_7"))},
 		{"event", second(s.ReceiveEvent(ctx, store.BillingEvent{ID: "evt_1", Type: "x", Customer: "cus_7", Occurred: time.Now()}))},
-		{"queue", second(s.LeaseSyncs(ctx, "me", 1, time.Minute))},
+		{"queue", second(s.LeaseSyncs(ctx, "me", 1, func(int64) time.Duration { return time.Minute }))},
 		{"mark", s.SetBillingMark(ctx, "events", time.Now(), map[string]any{})},
 		{"checkout", s.SaveCheckout(ctx, store.CheckoutSession{ID: "cs_1", URL: "https://x", Account: "user:7", PlanID: free.ID,
-			Price: "p", Quantity: 1, CreatedBy: "7", CreatedAt: time.Now(), ExpiresAt: time.Now().Add(time.Hour)})},
+			Price: "p", Quantity: 1, CreatedBy: "7", CreatedAt: time.Now(), ExpiresAt: time.Now().Add(time.Hour)}, "")},
 	} {
 		if step.err != nil {
 			t.Errorf("the companion's %s: %v", step.name, step.err)

@@ -2,6 +2,7 @@ package stripebilling
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -13,14 +14,14 @@ import (
 func (c *client) PreviewPlan(ctx context.Context, ch billing.PlanChange) (billing.Preview, error) {
 	sub := &ch.Subscription
 	if ch.AtPeriodEnd {
-		return billing.Preview{EffectiveAt: sub.PeriodEnd}, nil
+		return billing.Preview{EffectiveAt: sub.PeriodEnd, Currency: sub.Currency}, nil
 	}
 	price, err := c.priceID(ctx, ch.Price)
 	if err != nil {
 		return billing.Preview{}, err
 	}
 	item := &stripe.InvoiceCreatePreviewSubscriptionDetailsItemParams{
-		ID: stripe.String(sub.Item), Price: stripe.String(price), Quantity: stripe.Int64(quantity(ch)),
+		ID: stripe.String(sub.ItemID), Price: stripe.String(price), Quantity: stripe.Int64(quantity(ch)),
 	}
 	in, err := c.api.V1Invoices.CreatePreview(ctx, &stripe.InvoiceCreatePreviewParams{
 		Customer: stripe.String(sub.Customer), Subscription: stripe.String(sub.ID),
@@ -32,7 +33,7 @@ func (c *client) PreviewPlan(ctx context.Context, ch billing.PlanChange) (billin
 	if err != nil {
 		return billing.Preview{}, fmt.Errorf("previewing a change of plan: %w", translate(err))
 	}
-	out := billing.Preview{AmountDue: in.AmountDue, Currency: string(in.Currency), EffectiveAt: time.Time{}}
+	out := billing.Preview{AmountDue: in.AmountDue, Currency: string(in.Currency)}
 	if in.Lines == nil {
 		return out, nil
 	}
@@ -56,35 +57,58 @@ func (c *client) ChangePlan(ctx context.Context, ch billing.PlanChange) error {
 	if ch.AtPeriodEnd {
 		return c.schedulePrice(ctx, ch, price)
 	}
-	if err := c.release(ctx, &ch.Subscription); err != nil {
+	sub := &ch.Subscription
+	if err := c.release(ctx, sub); err != nil {
 		return err
 	}
 	p := &stripe.SubscriptionUpdateParams{
 		Items: []*stripe.SubscriptionUpdateItemParams{{
-			ID: stripe.String(ch.Subscription.Item), Price: stripe.String(price), Quantity: stripe.Int64(quantity(ch)),
+			ID: stripe.String(sub.ItemID), Price: stripe.String(price), Quantity: stripe.Int64(quantity(ch)),
 		}},
 		// The difference is paid at once, or nothing changes.
 		ProrationBehavior: stripe.String("always_invoice"), PaymentBehavior: stripe.String("error_if_incomplete"),
 	}
-	key(&p.Params, ch.Key)
-	if _, err := c.api.V1Subscriptions.Update(ctx, ch.Subscription.ID, p); err != nil {
-		return fmt.Errorf("changing the plan: %w", translate(err))
+	if ends(sub) {
+		p.CancelAtPeriodEnd = stripe.Bool(false) // who buys more goes on
 	}
-	if ch.Subscription.CancelAtPeriodEnd || !ch.Subscription.CancelAt.IsZero() {
-		return c.keepGoing(ctx, ch.Subscription.ID)
+	key(&p.Params, ch.Key)
+	if _, err := c.api.V1Subscriptions.Update(ctx, sub.ID, p); err != nil {
+		return errors.Join(fmt.Errorf("changing the plan: %w", translate(err)), c.restore(ctx, sub))
 	}
 	return nil
 }
 
-// schedulePrice has the price change when the period ends. What is paid for stays
-// until then, with its own price, so that no proration arises.
+// restore has the change wait again that was pending before another one, which
+// has failed, took its place: nothing is to have changed.
+func (c *client) restore(ctx context.Context, sub *billing.Subscription) error {
+	if sub.PendingPriceID == "" {
+		return nil
+	}
+	was := *sub
+	was.Schedule = "" // it was released
+	return c.schedulePrice(ctx, billing.PlanChange{Subscription: was, Quantity: sub.PendingQuantity}, sub.PendingPriceID)
+}
+
+// schedulePrice has the price change when the period ends.
 func (c *client) schedulePrice(ctx context.Context, ch billing.PlanChange, price string) error {
 	sub := &ch.Subscription
-	if sub.CancelAtPeriodEnd || !sub.CancelAt.IsZero() {
-		if err := c.keepGoing(ctx, sub.ID); err != nil { // a schedule takes no cancellation with it
-			return err
-		}
+	if !ends(sub) {
+		return c.putSchedule(ctx, ch, price)
 	}
+	if err := c.keepGoing(ctx, sub.ID); err != nil { // a schedule takes no cancellation with it
+		return err
+	}
+	if err := c.putSchedule(ctx, ch, price); err != nil {
+		// Nobody is to go on paying because a smaller plan could not be had.
+		return errors.Join(err, c.endLater(ctx, sub, ""))
+	}
+	return nil
+}
+
+// putSchedule writes the phases: what is paid for stays until the period's end,
+// with its own price, so that no proration arises.
+func (c *client) putSchedule(ctx context.Context, ch billing.PlanChange, price string) error {
+	sub := &ch.Subscription
 	schedule := sub.Schedule
 	if schedule == "" {
 		p := &stripe.SubscriptionScheduleCreateParams{FromSubscription: stripe.String(sub.ID)}
@@ -95,15 +119,7 @@ func (c *client) schedulePrice(ctx context.Context, ch billing.PlanChange, price
 		}
 		schedule = created.ID
 	}
-	phase := func(price string, quantity int64) *stripe.SubscriptionScheduleUpdatePhaseParams {
-		return &stripe.SubscriptionScheduleUpdatePhaseParams{
-			ProrationBehavior: stripe.String("none"),
-			Items: []*stripe.SubscriptionScheduleUpdatePhaseItemParams{{
-				Price: stripe.String(price), Quantity: stripe.Int64(quantity),
-			}},
-		}
-	}
-	now, next := phase(sub.PriceID, max(sub.Quantity, 1)), phase(price, quantity(ch))
+	now, next := phaseOf(sub, sub.PriceID, max(sub.Quantity, 1)), phaseOf(sub, price, quantity(ch))
 	now.StartDate, now.EndDate = stripe.Int64(sub.PeriodStart.Unix()), stripe.Int64(sub.PeriodEnd.Unix())
 	if sub.Status == string(stripe.SubscriptionStatusTrialing) {
 		now.TrialEnd = stripe.Int64(sub.TrialEnd.Unix())
@@ -117,6 +133,21 @@ func (c *client) schedulePrice(ctx context.Context, ch billing.PlanChange, price
 		return fmt.Errorf("scheduling a change of plan: %w", translate(err))
 	}
 	return nil
+}
+
+// phaseOf is a time in which the subscription has its plan at that price, and
+// whatever else it has.
+func phaseOf(sub *billing.Subscription, price string, quantity int64) *stripe.SubscriptionScheduleUpdatePhaseParams {
+	p := &stripe.SubscriptionScheduleUpdatePhaseParams{ProrationBehavior: stripe.String("none")}
+	for _, i := range sub.Items {
+		if i.ItemID == sub.ItemID {
+			i.PriceID, i.Quantity = price, quantity
+		}
+		p.Items = append(p.Items, &stripe.SubscriptionScheduleUpdatePhaseItemParams{
+			Price: stripe.String(i.PriceID), Quantity: stripe.Int64(max(i.Quantity, 1)),
+		})
+	}
+	return p
 }
 
 // End implements billing.Changes.
@@ -134,13 +165,31 @@ func (c *client) End(ctx context.Context, e billing.Ending) error {
 		return err
 	}
 	if e.When == billing.Never {
-		if !sub.CancelAtPeriodEnd && sub.CancelAt.IsZero() {
+		if !ends(sub) {
 			return nil
 		}
 		return c.keepGoing(ctx, sub.ID)
 	}
-	p := &stripe.SubscriptionUpdateParams{CancelAtPeriodEnd: stripe.Bool(true)}
-	key(&p.Params, e.Key)
+	later := *sub
+	later.CancelAt = time.Time{}
+	if err := c.endLater(ctx, &later, e.Key); err != nil {
+		return errors.Join(err, c.restore(ctx, sub))
+	}
+	return nil
+}
+
+// ends reports whether a cancellation is pending.
+func ends(sub *billing.Subscription) bool { return sub.CancelAtPeriodEnd || !sub.CancelAt.IsZero() }
+
+// endLater cancels at the moment that the subscription names, else when its period ends.
+func (c *client) endLater(ctx context.Context, sub *billing.Subscription, k string) error {
+	p := &stripe.SubscriptionUpdateParams{}
+	if sub.CancelAt.IsZero() || sub.CancelAtPeriodEnd {
+		p.CancelAtPeriodEnd = stripe.Bool(true)
+	} else {
+		p.CancelAt = stripe.Int64(sub.CancelAt.Unix())
+	}
+	key(&p.Params, k)
 	if _, err := c.api.V1Subscriptions.Update(ctx, sub.ID, p); err != nil {
 		return fmt.Errorf("cancelling at the period's end: %w", translate(err))
 	}

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/quotagate/quotagate/plugins/companion/billing"
+	"github.com/stripe/stripe-go/v86"
 	"go.uber.org/goleak"
 )
 
@@ -83,9 +84,10 @@ func TestRequestShapes(t *testing.T) {
 	defer closeIdle(c)
 	ctx := t.Context()
 	now := time.Now().UTC().Truncate(time.Second)
+	item := billing.Item{ItemID: "si_1", PriceID: "price_1", Quantity: 1, PeriodStart: now, PeriodEnd: now.AddDate(0, 1, 0)}
 	sub := billing.Subscription{
-		ID: "sub_1", Customer: "cus_1", Status: "active", PriceID: "price_1", Item: "si_1", Quantity: 1,
-		PeriodStart: now, PeriodEnd: now.AddDate(0, 1, 0), TrialEnd: now.AddDate(0, 1, 0),
+		ID: "sub_1", Customer: "cus_1", Status: "active", Item: item, Items: []billing.Item{item, {ItemID: "si_2", PriceID: "price_3"}},
+		TrialEnd: now.AddDate(0, 1, 0),
 	}
 	trial, scheduled, ending := sub, sub, sub
 	trial.Status, scheduled.Schedule, ending.CancelAtPeriodEnd = "trialing", "sub_sched_1", true
@@ -100,11 +102,19 @@ func TestRequestShapes(t *testing.T) {
 		"checkout": func() error {
 			page, err := c.CreateCheckout(ctx, billing.NewCheckout{
 				Customer: "cus_1", Account: "user:a", Price: billing.Price{LookupKey: "pro_monthly"}, Quantity: 1, TrialDays: 14,
-				SuccessURL: "https://a.example/ok?s={CHECKOUT_SESSION_ID}", CancelURL: "https://a.example/no", Replaces: "cs_1", Key: "k",
+				SuccessURL: "https://a.example/ok?s={CHECKOUT_SESSION_ID}", CancelURL: "https://a.example/no", Key: "k",
 			})
 			return orEmpty(page.ID, err)
 		},
-		"portal":                     func() error { url, err := c.CreatePortal(ctx, "cus_1", "https://a.example"); return orEmpty(url, err) },
+		"closing a page": func() error { return c.CloseCheckout(ctx, "cs_1") },
+		"portal":         func() error { url, err := c.CreatePortal(ctx, "cus_1", "https://a.example"); return orEmpty(url, err) },
+		"items beyond the first": func() error {
+			items, err := c.items(ctx, &stripe.Subscription{ID: "sub_1", Items: &stripe.SubscriptionItemList{ListMeta: stripe.ListMeta{HasMore: true}}})
+			if err == nil && len(items) == 0 {
+				err = errors.New("there are none")
+			}
+			return err
+		},
 		"subscriptions":              func() error { _, err := c.Subscriptions(ctx, "cus_1"); return err },
 		"all subscriptions":          func() error { return c.AllSubscriptions(ctx, func(billing.Subscription) error { return nil }) },
 		"invoices":                   func() error { _, err := c.Invoices(ctx, "cus_1"); return err },

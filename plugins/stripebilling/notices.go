@@ -79,13 +79,12 @@ func eventOf(e *stripe.Event) (billing.Event, error) {
 	if e.ID == "" || e.Type == "" || e.Data == nil {
 		return billing.Event{}, billing.ErrBadEvent
 	}
-	customer, err := customerOf(e.Data.Raw)
-	if err != nil {
-		return billing.Event{}, fmt.Errorf("%w: event %s", billing.ErrBadEvent, e.ID)
+	out := billing.Event{ID: e.ID, Type: string(e.Type), Created: moment(e.Created), Livemode: e.Livemode}
+	var err error
+	if out.Customer, err = customerOf(e.Data.Raw); err != nil {
+		return out, fmt.Errorf("%w: event %s", billing.ErrBadEvent, e.ID)
 	}
-	return billing.Event{
-		ID: e.ID, Type: string(e.Type), Created: moment(e.Created), Livemode: e.Livemode, Customer: customer,
-	}, nil
+	return out, nil
 }
 
 // customerOf is whom an object concerns: the customer itself, or the object's own,
@@ -122,9 +121,11 @@ func (c *client) Events(ctx context.Context, since time.Time, each func(billing.
 	p.Limit = stripe.Int64(pageSize)
 	return all(ctx, c.api.V1Events.List(ctx, p), func(e *stripe.Event) error {
 		out, err := eventOf(e)
-		if err != nil {
-			return err
+		if err != nil && out.ID == "" {
+			return nil // nothing that could be kept
 		}
+		// One whose customer cannot be read must not hide all others: the comparison
+		// of all subscriptions finds what it has changed.
 		return each(out)
 	})
 }

@@ -12,7 +12,7 @@ import (
 // never read: nothing is granted for it.
 const metadataAccount = "quotagate_account"
 
-// CreateCustomer implements billing.Sales.
+// CreateCustomer implements billing.Customers.
 func (c *client) CreateCustomer(ctx context.Context, n billing.NewCustomer) (string, error) {
 	p := &stripe.CustomerCreateParams{Metadata: map[string]string{metadataAccount: n.Account}}
 	if n.Email != "" {
@@ -26,13 +26,17 @@ func (c *client) CreateCustomer(ctx context.Context, n billing.NewCustomer) (str
 	return customer.ID, nil
 }
 
+// CustomerDeleted implements billing.Customers.
+func (c *client) CustomerDeleted(ctx context.Context, customer string) (bool, error) {
+	found, err := c.api.V1Customers.Retrieve(ctx, customer, nil)
+	if err != nil {
+		return false, fmt.Errorf("looking for the customer: %w", translate(err))
+	}
+	return found.Deleted, nil
+}
+
 // CreateCheckout implements billing.Sales.
 func (c *client) CreateCheckout(ctx context.Context, n billing.NewCheckout) (billing.Checkout, error) {
-	if n.Replaces != "" {
-		if _, err := c.api.V1CheckoutSessions.Expire(ctx, n.Replaces, nil); err != nil {
-			return billing.Checkout{}, fmt.Errorf("expiring a checkout session: %w", translate(err))
-		}
-	}
 	price, err := c.priceID(ctx, n.Price)
 	if err != nil {
 		return billing.Checkout{}, err
@@ -54,6 +58,14 @@ func (c *client) CreateCheckout(ctx context.Context, n billing.NewCheckout) (bil
 		return billing.Checkout{}, fmt.Errorf("creating a checkout session: %w", translate(err))
 	}
 	return billing.Checkout{ID: s.ID, URL: s.URL, ExpiresAt: moment(s.ExpiresAt)}, nil
+}
+
+// CloseCheckout implements billing.Sales.
+func (c *client) CloseCheckout(ctx context.Context, id string) error {
+	if _, err := c.api.V1CheckoutSessions.Expire(ctx, id, nil); err != nil {
+		return fmt.Errorf("expiring a checkout session: %w", translate(err))
+	}
+	return nil
 }
 
 // CreatePortal implements billing.Sales.

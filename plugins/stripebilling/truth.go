@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/quotagate/quotagate/plugins/companion/billing"
 	"github.com/stripe/stripe-go/v86"
@@ -32,10 +33,8 @@ func (c *client) Subscriptions(ctx context.Context, customer string) ([]billing.
 // known answers nil for a customer that the account has, or has had and deleted:
 // with it ended all that it had.
 func (c *client) known(ctx context.Context, customer string) error {
-	if _, err := c.api.V1Customers.Retrieve(ctx, customer, nil); err != nil {
-		return fmt.Errorf("looking for the customer: %w", translate(err))
-	}
-	return nil
+	_, err := c.CustomerDeleted(ctx, customer)
+	return err
 }
 
 // AllSubscriptions implements billing.Truth.
@@ -55,43 +54,78 @@ func (c *client) subscriptionList() *stripe.SubscriptionListParams {
 	return p
 }
 
-// subscription is one in the words of billing. Of several items the first is the
-// plan; periods are the item's since API version basil.
+// subscription is one in the words of billing. Periods are the items' since API
+// version basil.
 func (c *client) subscription(ctx context.Context, s *stripe.Subscription) (billing.Subscription, error) {
 	out := billing.Subscription{
 		ID: s.ID, Status: string(s.Status), Livemode: s.Livemode, StartedAt: moment(s.StartDate), Anchor: moment(s.BillingCycleAnchor),
 		TrialEnd: moment(s.TrialEnd), CancelAtPeriodEnd: s.CancelAtPeriodEnd, CancelAt: moment(s.CancelAt),
-		CancelledAt: moment(s.CanceledAt), EndedAt: moment(s.EndedAt),
+		CancelledAt: moment(s.CanceledAt), EndedAt: moment(s.EndedAt), Currency: string(s.Currency),
 	}
 	if s.Customer != nil {
 		out.Customer = s.Customer.ID
 	}
-	if s.Items == nil || len(s.Items.Data) == 0 || s.Items.Data[0].Price == nil {
+	var err error
+	if out.Items, err = c.items(ctx, s); err != nil {
+		return out, err
+	}
+	if len(out.Items) == 0 {
 		return out, fmt.Errorf("%w: subscription %s has no item", billing.ErrRefused, s.ID)
 	}
-	item := s.Items.Data[0]
-	out.Item, out.PriceID, out.LookupKey, out.Quantity = item.ID, item.Price.ID, item.Price.LookupKey, item.Quantity
-	out.PeriodStart, out.PeriodEnd = moment(item.CurrentPeriodStart), moment(item.CurrentPeriodEnd)
+	out.Item = out.Items[0]
 	return out, c.pending(ctx, s.Schedule, &out)
 }
 
-// pending reads the change that a schedule holds: its phase after the present one.
+// items are the subscription's, also those beyond the few that come with it.
+func (c *client) items(ctx context.Context, s *stripe.Subscription) ([]billing.Item, error) {
+	if s.Items == nil {
+		return nil, nil
+	}
+	var items []billing.Item
+	add := func(i *stripe.SubscriptionItem) error {
+		if i.Price == nil {
+			return fmt.Errorf("%w: item %s has no price", billing.ErrRefused, i.ID)
+		}
+		items = append(items, billing.Item{
+			ItemID: i.ID, PriceID: i.Price.ID, LookupKey: i.Price.LookupKey, Quantity: i.Quantity,
+			PeriodStart: moment(i.CurrentPeriodStart), PeriodEnd: moment(i.CurrentPeriodEnd),
+		})
+		return nil
+	}
+	if s.Items.HasMore {
+		p := &stripe.SubscriptionItemListParams{Subscription: stripe.String(s.ID)}
+		p.Limit = stripe.Int64(pageSize)
+		return items, all(ctx, c.api.V1SubscriptionItems.List(ctx, p), add)
+	}
+	for _, i := range s.Items.Data {
+		if err := add(i); err != nil {
+			return nil, err
+		}
+	}
+	return items, nil
+}
+
+// pending reads the change that a schedule holds: what its phase after the present
+// one has, and the subscription has not.
 func (c *client) pending(ctx context.Context, sc *stripe.SubscriptionSchedule, out *billing.Subscription) error {
 	if sc == nil {
 		return nil
 	}
 	out.Schedule = sc.ID
 	for _, phase := range sc.Phases {
-		if moment(phase.StartDate).Before(out.PeriodEnd) || len(phase.Items) == 0 || phase.Items[0].Price == nil {
+		if moment(phase.StartDate).Before(out.PeriodEnd) {
 			continue
 		}
-		price := phase.Items[0].Price
-		if price.ID == out.PriceID {
+		i := slices.IndexFunc(phase.Items, func(i *stripe.SubscriptionSchedulePhaseItem) bool {
+			return i.Price != nil && !slices.ContainsFunc(out.Items, func(x billing.Item) bool { return x.PriceID == i.Price.ID })
+		})
+		if i < 0 {
 			return nil
 		}
-		out.PendingPriceID, out.PendingAt = price.ID, moment(phase.StartDate)
+		item := phase.Items[i]
+		out.PendingPriceID, out.PendingQuantity, out.PendingAt = item.Price.ID, item.Quantity, moment(phase.StartDate)
 		// A price within a phase is an id: its lookup key is too deep to be expanded.
-		found, err := c.api.V1Prices.Retrieve(ctx, price.ID, nil)
+		found, err := c.api.V1Prices.Retrieve(ctx, item.Price.ID, nil)
 		if err != nil {
 			return fmt.Errorf("reading the price that is pending: %w", translate(err))
 		}

@@ -31,13 +31,15 @@ ON CONFLICT (customer_id) DO UPDATE SET generation = stripe_sync_queue.generatio
     state = 'pending', updated_at = excluded.updated_at;
 
 -- name: DueSyncs :many
-SELECT customer_id FROM stripe_sync_queue
+SELECT customer_id, attempts FROM stripe_sync_queue
 WHERE generation > synced_generation AND state = 'pending' AND next_attempt_at <= $1 AND (leased_until IS NULL OR leased_until <= $1)
 ORDER BY next_attempt_at, customer_id LIMIT $2;
 
 -- name: LeaseSync :many
--- Of several that found the customer due, one updates its row.
-UPDATE stripe_sync_queue SET holder = $2, leased_until = $3, fetches = fetches + 1
+-- Of several that found the customer due, one updates its row. A lease that ran
+-- out counts as an attempt: its holder may have died of this very customer.
+UPDATE stripe_sync_queue SET holder = $2, leased_until = $3, fetches = fetches + 1,
+    attempts = attempts + CASE WHEN leased_until IS NULL THEN 0 ELSE 1 END
 WHERE customer_id = $1 AND generation > synced_generation AND state = 'pending' AND (leased_until IS NULL OR leased_until <= $4)
 RETURNING generation, fetches, attempts;
 
@@ -54,6 +56,14 @@ UPDATE stripe_sync_queue SET
     attempts = 0, state = 'pending', last_error = NULL, synced_at = $3, updated_at = $3,
     leased_until = CASE WHEN holder = $4 THEN NULL ELSE leased_until END
 WHERE customer_id = $1;
+
+-- name: ReturnSync :exec
+UPDATE stripe_sync_queue SET leased_until = NULL WHERE customer_id = $1 AND holder = $2;
+
+-- name: CountRead :one
+-- Whether the customer waits to be read, or was read since.
+SELECT COUNT(*) FROM stripe_sync_queue
+WHERE customer_id = $1 AND (synced_at >= $2 OR generation > synced_generation AND state = 'pending');
 
 -- name: FailSync :execrows
 UPDATE stripe_sync_queue SET state = $3, attempts = attempts + 1, next_attempt_at = $4, last_error = $5, updated_at = $6, leased_until = NULL

@@ -16,6 +16,9 @@ SELECT id, kind, email, stripe_customer_id, stripe_synced_at FROM accounts WHERE
 INSERT INTO accounts (id, kind, email, stripe_customer_id, first_seen_at, last_seen_at) VALUES ($1, $2, $3, $4, $5, $5)
 ON CONFLICT (id) DO UPDATE SET stripe_customer_id = COALESCE(accounts.stripe_customer_id, excluded.stripe_customer_id);
 
+-- name: ReplaceCustomer :execrows
+UPDATE accounts SET stripe_customer_id = $3 WHERE id = $1 AND stripe_customer_id = $2;
+
 -- name: AccountSubscriptions :many
 SELECT id, account_id, plan_id, plan_price_id, source, status, stripe_status, is_current, quantity, started_at, billing_anchor,
     trial_end, current_period_start, current_period_end, cancel_at_period_end, cancelled_at, ended_at, past_due_since,
@@ -73,7 +76,11 @@ VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) ON CONFLICT (id) DO NOTHING;
 
 -- name: LastCheckout :many
 SELECT id, account_id, plan_id, price, quantity, trial_days, url, created_by, created_at, expires_at, closed_at
-FROM checkout_sessions WHERE account_id = $1 ORDER BY created_at DESC, id DESC LIMIT 1;
+FROM checkout_sessions WHERE account_id = $1
+ORDER BY CASE WHEN closed_at IS NULL THEN 0 ELSE 1 END, created_at DESC, id DESC LIMIT 1;
+
+-- name: CountCheckouts :one
+SELECT COUNT(*) FROM checkout_sessions WHERE id = $1 AND account_id = $2;
 
 -- name: CloseCheckouts :exec
 UPDATE checkout_sessions SET closed_at = $2 WHERE account_id = $1 AND closed_at IS NULL;

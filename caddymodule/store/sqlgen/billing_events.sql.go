@@ -74,8 +74,26 @@ func (q *Queries) CountBillingEvents(ctx context.Context) (int64, error) {
 	return count, err
 }
 
+const countRead = `-- name: CountRead :one
+SELECT COUNT(*) FROM stripe_sync_queue
+WHERE customer_id = $1 AND (synced_at >= $2 OR generation > synced_generation AND state = 'pending')
+`
+
+type CountReadParams struct {
+	CustomerID string
+	SyncedAt   column.Time
+}
+
+// Whether the customer waits to be read, or was read since.
+func (q *Queries) CountRead(ctx context.Context, arg CountReadParams) (int64, error) {
+	row := q.db.QueryRowContext(ctx, countRead, arg.CustomerID, arg.SyncedAt)
+	var count int64
+	err := row.Scan(&count)
+	return count, err
+}
+
 const dueSyncs = `-- name: DueSyncs :many
-SELECT customer_id FROM stripe_sync_queue
+SELECT customer_id, attempts FROM stripe_sync_queue
 WHERE generation > synced_generation AND state = 'pending' AND next_attempt_at <= $1 AND (leased_until IS NULL OR leased_until <= $1)
 ORDER BY next_attempt_at, customer_id LIMIT $2
 `
@@ -85,19 +103,24 @@ type DueSyncsParams struct {
 	Limit         int32
 }
 
-func (q *Queries) DueSyncs(ctx context.Context, arg DueSyncsParams) ([]string, error) {
+type DueSyncsRow struct {
+	CustomerID string
+	Attempts   int64
+}
+
+func (q *Queries) DueSyncs(ctx context.Context, arg DueSyncsParams) ([]DueSyncsRow, error) {
 	rows, err := q.db.QueryContext(ctx, dueSyncs, arg.NextAttemptAt, arg.Limit)
 	if err != nil {
 		return nil, err
 	}
 	defer rows.Close()
-	var items []string
+	var items []DueSyncsRow
 	for rows.Next() {
-		var customer_id string
-		if err := rows.Scan(&customer_id); err != nil {
+		var i DueSyncsRow
+		if err := rows.Scan(&i.CustomerID, &i.Attempts); err != nil {
 			return nil, err
 		}
-		items = append(items, customer_id)
+		items = append(items, i)
 	}
 	if err := rows.Close(); err != nil {
 		return nil, err
@@ -248,7 +271,8 @@ func (q *Queries) InsertBillingEvent(ctx context.Context, arg InsertBillingEvent
 }
 
 const leaseSync = `-- name: LeaseSync :many
-UPDATE stripe_sync_queue SET holder = $2, leased_until = $3, fetches = fetches + 1
+UPDATE stripe_sync_queue SET holder = $2, leased_until = $3, fetches = fetches + 1,
+    attempts = attempts + CASE WHEN leased_until IS NULL THEN 0 ELSE 1 END
 WHERE customer_id = $1 AND generation > synced_generation AND state = 'pending' AND (leased_until IS NULL OR leased_until <= $4)
 RETURNING generation, fetches, attempts
 `
@@ -266,7 +290,8 @@ type LeaseSyncRow struct {
 	Attempts   int64
 }
 
-// Of several that found the customer due, one updates its row.
+// Of several that found the customer due, one updates its row. A lease that ran
+// out counts as an attempt: its holder may have died of this very customer.
 func (q *Queries) LeaseSync(ctx context.Context, arg LeaseSyncParams) ([]LeaseSyncRow, error) {
 	rows, err := q.db.QueryContext(ctx, leaseSync,
 		arg.CustomerID,
@@ -471,4 +496,18 @@ func (q *Queries) ReplayBillingEvent(ctx context.Context, arg ReplayBillingEvent
 		return nil, err
 	}
 	return items, nil
+}
+
+const returnSync = `-- name: ReturnSync :exec
+UPDATE stripe_sync_queue SET leased_until = NULL WHERE customer_id = $1 AND holder = $2
+`
+
+type ReturnSyncParams struct {
+	CustomerID string
+	Holder     sql.NullString
+}
+
+func (q *Queries) ReturnSync(ctx context.Context, arg ReturnSyncParams) error {
+	_, err := q.db.ExecContext(ctx, returnSync, arg.CustomerID, arg.Holder)
+	return err
 }

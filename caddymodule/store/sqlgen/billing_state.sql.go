@@ -237,6 +237,22 @@ func (q *Queries) CloseCheckouts(ctx context.Context, arg CloseCheckoutsParams) 
 	return err
 }
 
+const countCheckouts = `-- name: CountCheckouts :one
+SELECT COUNT(*) FROM checkout_sessions WHERE id = $1 AND account_id = $2
+`
+
+type CountCheckoutsParams struct {
+	ID        string
+	AccountID string
+}
+
+func (q *Queries) CountCheckouts(ctx context.Context, arg CountCheckoutsParams) (int64, error) {
+	row := q.db.QueryRowContext(ctx, countCheckouts, arg.ID, arg.AccountID)
+	var count int64
+	err := row.Scan(&count)
+	return count, err
+}
+
 const countInvoices = `-- name: CountInvoices :one
 SELECT COUNT(*) FROM invoices WHERE account_id = $1
 `
@@ -403,7 +419,8 @@ func (q *Queries) InvoiceStates(ctx context.Context, accountID string) ([]Invoic
 
 const lastCheckout = `-- name: LastCheckout :many
 SELECT id, account_id, plan_id, price, quantity, trial_days, url, created_by, created_at, expires_at, closed_at
-FROM checkout_sessions WHERE account_id = $1 ORDER BY created_at DESC, id DESC LIMIT 1
+FROM checkout_sessions WHERE account_id = $1
+ORDER BY CASE WHEN closed_at IS NULL THEN 0 ELSE 1 END, created_at DESC, id DESC LIMIT 1
 `
 
 func (q *Queries) LastCheckout(ctx context.Context, accountID string) ([]CheckoutSession, error) {
@@ -719,6 +736,24 @@ UPDATE accounts SET entitlement_version = entitlement_version + 1 WHERE id = $1
 func (q *Queries) RaiseEntitlementVersion(ctx context.Context, id string) error {
 	_, err := q.db.ExecContext(ctx, raiseEntitlementVersion, id)
 	return err
+}
+
+const replaceCustomer = `-- name: ReplaceCustomer :execrows
+UPDATE accounts SET stripe_customer_id = $3 WHERE id = $1 AND stripe_customer_id = $2
+`
+
+type ReplaceCustomerParams struct {
+	ID                 string
+	StripeCustomerID   sql.NullString
+	StripeCustomerID_2 sql.NullString
+}
+
+func (q *Queries) ReplaceCustomer(ctx context.Context, arg ReplaceCustomerParams) (int64, error) {
+	result, err := q.db.ExecContext(ctx, replaceCustomer, arg.ID, arg.StripeCustomerID, arg.StripeCustomerID_2)
+	if err != nil {
+		return 0, err
+	}
+	return result.RowsAffected()
 }
 
 const setCurrent = `-- name: SetCurrent :exec

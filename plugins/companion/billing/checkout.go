@@ -23,6 +23,7 @@ var (
 	errSamePlan    = errors.New("the subscription is of that plan already")
 	errNotForSale  = errors.New("the plan is not for sale")
 	errNoSuchPlan  = errors.New("there is no such plan")
+	errNoSession   = errors.New("the account has no such checkout session")
 )
 
 // buyer is an account that asks, and who asks for it.
@@ -111,18 +112,45 @@ func (d *desk) customer(ctx context.Context, st *store.Store, b buyer) (string, 
 	if err != nil || known.Customer != "" {
 		return known.Customer, err
 	}
-	email := b.email
-	if email == "" {
-		email = known.Email
-	}
-	id, err := d.provider.CreateCustomer(ctx, NewCustomer{
-		Account: string(b.account), Email: email, Key: idempotencyKey("customer", string(b.account), email),
-	})
+	id, err := d.newCustomer(ctx, b, known, "")
 	if err != nil {
 		return "", err
 	}
 	return st.SetCustomer(ctx, b.account, id)
 }
+
+// newCustomer makes the account a customer, after another one that was deleted.
+func (d *desk) newCustomer(ctx context.Context, b buyer, known *store.BillingAccount, after string) (string, error) {
+	email := b.email
+	if email == "" {
+		email = known.Email
+	}
+	return d.provider.CreateCustomer(ctx, NewCustomer{
+		Account: string(b.account), Email: email, Key: idempotencyKey("customer", string(b.account), email, after),
+	})
+}
+
+// replaced is the account's new customer where somebody has deleted the old one
+// at the provider, who would refuse it for good; empty: nobody has.
+func (d *desk) replaced(ctx context.Context, st *store.Store, b buyer, old string) (string, error) {
+	deleted, err := d.provider.CustomerDeleted(ctx, old)
+	if err != nil || !deleted {
+		return "", err
+	}
+	known, err := st.BillingAccount(ctx, b.account)
+	if err != nil {
+		return "", err
+	}
+	id, err := d.newCustomer(ctx, b, known, old)
+	if err != nil {
+		return "", err
+	}
+	return st.ReplaceCustomer(ctx, b.account, old, id)
+}
+
+// How often a checkout begins anew because something has happened meanwhile: a
+// page was paid, another tab was quicker, the customer is gone.
+const checkoutAttempts = 4
 
 // checkout opens a page on which the account pays for what it orders. A page
 // that is open for the same order is answered again; one for another order is
@@ -144,26 +172,37 @@ func (d *desk) checkout(ctx context.Context, st *store.Store, b buyer, o order) 
 		if goesOn(subs) != nil {
 			return nil, errSubscribed
 		}
-		session, replaced, err := d.openCheckout(ctx, st, b, customer, of)
-		if replaced == "" || !errors.Is(err, ErrRefused) || attempt == 2 {
-			return session, err
-		}
-		// The page that was to be closed was paid or has expired meanwhile.
-		if err := st.CloseCheckout(ctx, replaced); err != nil {
+		page, err := d.page(ctx, st, b, customer, of)
+		switch {
+		case err == nil || attempt == checkoutAttempts:
+			return page, err
+		case errors.Is(err, ErrNotFound): // the customer, or the price
+			other, failed := d.replaced(ctx, st, b, customer)
+			if failed != nil || other == "" {
+				return nil, errors.Join(err, failed)
+			}
+			customer = other
+		case !errors.Is(err, errPageOver) && !errors.Is(err, store.ErrCheckoutRaced):
 			return nil, err
 		}
 	}
 }
 
-// openCheckout opens a page, and says which other one it was to replace.
-func (d *desk) openCheckout(ctx context.Context, st *store.Store, b buyer, customer string, of *offer) (*store.CheckoutSession, string, error) {
+// errPageOver says that the page that was to be closed was paid or has expired.
+var errPageOver = errors.New("the page that was open is over")
+
+// leastTime is how long a page must yet be open to be answered once more.
+const leastTime = 5 * time.Minute
+
+// page opens a page, or answers the one that is open already.
+func (d *desk) page(ctx context.Context, st *store.Store, b buyer, customer string, of *offer) (*store.CheckoutSession, error) {
 	known, err := st.BillingAccount(ctx, b.account)
 	if err != nil {
-		return nil, "", err
+		return nil, err
 	}
 	last, err := st.LastCheckout(ctx, b.account)
 	if err != nil {
-		return nil, "", err
+		return nil, err
 	}
 	session := store.CheckoutSession{
 		Account: b.account, PlanID: of.plan.ID, Price: of.price.ID + of.price.LookupKey, Quantity: of.quantity,
@@ -172,28 +211,65 @@ func (d *desk) openCheckout(ctx context.Context, st *store.Store, b buyer, custo
 	if known.HadTrial {
 		session.TrialDays = 0
 	}
-	n := NewCheckout{
-		Customer: customer, Account: string(b.account), Price: of.price, Quantity: of.quantity, TrialDays: session.TrialDays,
-		SuccessURL: d.settings.SuccessURL, CancelURL: d.settings.CancelURL,
-	}
-	lastID := ""
+	after := ""
 	if last != nil {
-		lastID = last.ID
+		after = last.ID
 	}
 	if last != nil && last.Open {
-		if last.Price == session.Price && last.Quantity == session.Quantity && last.TrialDays == session.TrialDays {
-			return last, "", nil
+		if last.Price == session.Price && last.Quantity == session.Quantity && last.TrialDays == session.TrialDays &&
+			d.now().Add(leastTime).Before(last.ExpiresAt) {
+			return last, nil
 		}
-		n.Replaces = last.ID
+		if err := d.closePage(ctx, st, last.ID); err != nil {
+			return nil, err
+		}
 	}
-	n.Key = idempotencyKey("checkout", string(b.account), customer, session.Price, strconv.FormatInt(n.Quantity, 10),
-		strconv.FormatInt(n.TrialDays, 10), n.SuccessURL, n.CancelURL, lastID)
+	return d.openPage(ctx, st, &session, customer, of, after)
+}
+
+// closePage closes a page that nobody is to pay on any more. errPageOver: it may
+// just have been paid, so that the customer is to be read again.
+func (d *desk) closePage(ctx context.Context, st *store.Store, id string) error {
+	err := d.provider.CloseCheckout(ctx, id)
+	over := errors.Is(err, ErrRefused) || errors.Is(err, ErrNotFound)
+	if err != nil && !over {
+		return err
+	}
+	if err := st.CloseCheckout(ctx, id); err != nil {
+		return err
+	}
+	if over {
+		return fmt.Errorf("%w: %w", errPageOver, err)
+	}
+	return nil
+}
+
+// openPage opens a page after the one that was the account's last. Where another
+// request has opened one meanwhile, this one is closed again.
+func (d *desk) openPage(
+	ctx context.Context, st *store.Store, session *store.CheckoutSession, customer string, of *offer, after string,
+) (*store.CheckoutSession, error) {
+	n := NewCheckout{
+		Customer: customer, Account: string(session.Account), Price: of.price, Quantity: of.quantity, TrialDays: session.TrialDays,
+		SuccessURL: d.settings.SuccessURL, CancelURL: d.settings.CancelURL,
+	}
+	n.Key = idempotencyKey("checkout", n.Account, customer, session.Price, strconv.FormatInt(n.Quantity, 10),
+		strconv.FormatInt(n.TrialDays, 10), n.SuccessURL, n.CancelURL, after)
 	page, err := d.provider.CreateCheckout(ctx, n)
 	if err != nil {
-		return nil, n.Replaces, err
+		return nil, err
 	}
 	session.ID, session.URL, session.ExpiresAt = page.ID, page.URL, page.ExpiresAt
-	return &session, n.Replaces, st.SaveCheckout(ctx, session)
+	err = st.SaveCheckout(ctx, *session, after)
+	if errors.Is(err, store.ErrCheckoutRaced) {
+		if failed := d.provider.CloseCheckout(ctx, page.ID); failed != nil && !errors.Is(failed, ErrRefused) {
+			return nil, failed
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
+	return session, nil
 }
 
 // goesOn is the first subscription that is not over; nil: all are.
@@ -212,139 +288,33 @@ func (d *desk) portal(ctx context.Context, st *store.Store, account quota.Subjec
 	if err != nil {
 		return "", err
 	}
-	return d.provider.CreatePortal(ctx, customer, d.settings.ReturnURL)
+	address, err := d.provider.CreatePortal(ctx, customer, d.settings.ReturnURL)
+	if errors.Is(err, ErrNotFound) {
+		deleted, failed := d.provider.CustomerDeleted(ctx, customer)
+		if deleted {
+			return "", errNoCustomer // as if there never had been one
+		}
+		return "", errors.Join(err, failed)
+	}
+	return address, err
 }
 
-// sync reads the account's customer now.
-func (d *desk) sync(ctx context.Context, st *store.Store, account quota.Subject) error {
+// sync reads the account's customer now. A session, where it is named, must be
+// the account's own: whoever comes back to the wrong account is told.
+func (d *desk) sync(ctx context.Context, st *store.Store, account quota.Subject, session string) error {
+	if session != "" {
+		own, err := st.HasCheckout(ctx, account, session)
+		if err != nil {
+			return err
+		}
+		if !own {
+			return errNoSession
+		}
+	}
 	customer, err := d.customerOf(ctx, st, account)
 	if err != nil {
 		return err
 	}
 	_, err = d.syncNow(ctx, customer, "return from checkout")
 	return err
-}
-
-// paid is the account's subscription that goes on, as the provider has it: the
-// one that gives the plan, else any. It is read first, so that nobody acts on
-// what has changed meanwhile.
-func (d *desk) paid(ctx context.Context, st *store.Store, account quota.Subject) (*Subscription, error) {
-	customer, err := d.customerOf(ctx, st, account)
-	if err != nil {
-		return nil, err
-	}
-	subs, err := d.syncNow(ctx, customer, "change")
-	if err != nil {
-		return nil, err
-	}
-	current, err := st.CurrentSubscription(ctx, account)
-	if err != nil {
-		return nil, err
-	}
-	found := goesOn(subs)
-	if found == nil {
-		return nil, errNothingPaid
-	}
-	for i := range subs {
-		if current != nil && subs[i].ID == current.StripeSubscriptionID && goesOn(subs[i:i+1]) != nil {
-			return &subs[i], nil
-		}
-	}
-	return found, nil
-}
-
-// planChange says what a change would be: at once if more is bought, at the
-// period's end if less.
-func (d *desk) planChange(ctx context.Context, st *store.Store, account quota.Subject, o order) (*PlanChange, error) {
-	sub, err := d.paid(ctx, st, account)
-	if err != nil {
-		return nil, err
-	}
-	planOf, err := st.PlanOfPrice(ctx, d.plansByPrice())
-	if err != nil {
-		return nil, err
-	}
-	var tier int64
-	name := planOf(sub.PriceID, sub.LookupKey)
-	if name != "" {
-		now, err := st.PlanByName(ctx, name)
-		if err != nil {
-			return nil, err
-		}
-		tier = now.Tier
-	}
-	if o.interval == "" {
-		o.interval = intervalOf(sub)
-	}
-	of, err := d.offer(ctx, st, o)
-	if err != nil {
-		return nil, err
-	}
-	ch := &PlanChange{Subscription: *sub, Price: of.price, Quantity: o.quantity}
-	switch {
-	case of.plan.Name != name:
-		ch.AtPeriodEnd = of.plan.Tier < tier
-	case o.interval != intervalOf(sub):
-		ch.AtPeriodEnd = o.interval == "month"
-	case o.quantity == 0 || o.quantity == sub.Quantity:
-		return nil, errSamePlan // what is pending is taken back by resume
-	default:
-		ch.AtPeriodEnd = o.quantity < sub.Quantity
-	}
-	return ch, nil
-}
-
-// intervalOf is month or year, by the length of the period that is paid.
-func intervalOf(s *Subscription) string {
-	if s.PeriodEnd.Sub(s.PeriodStart) > 100*24*time.Hour {
-		return "year"
-	}
-	return "month"
-}
-
-// change carries a change of plan out, and reads what came of it.
-func (d *desk) change(ctx context.Context, st *store.Store, account quota.Subject, o order) error {
-	ch, err := d.planChange(ctx, st, account, o)
-	if err != nil {
-		return err
-	}
-	if err := d.provider.ChangePlan(ctx, *ch); err != nil {
-		return err
-	}
-	_, err = d.syncNow(ctx, ch.Subscription.Customer, "change")
-	return err
-}
-
-// end cancels or resumes, and reads what came of it.
-func (d *desk) end(ctx context.Context, st *store.Store, account quota.Subject, when When) error {
-	sub, err := d.paid(ctx, st, account)
-	if err != nil {
-		return err
-	}
-	if err := d.provider.End(ctx, Ending{Subscription: *sub, When: when}); err != nil {
-		return err
-	}
-	_, err = d.syncNow(ctx, sub.Customer, "cancel or resume")
-	return err
-}
-
-// endAll ends everything that the account pays for, at once: the account is
-// being deleted.
-func (d *desk) endAll(ctx context.Context, st *store.Store, account quota.Subject) error {
-	known, err := st.BillingAccount(ctx, account)
-	if err != nil || known.Customer == "" {
-		return err
-	}
-	subs, err := d.provider.Subscriptions(ctx, known.Customer)
-	if err != nil {
-		return err
-	}
-	var errs []error
-	for i := range subs {
-		if goesOn(subs[i:i+1]) != nil {
-			errs = append(errs, d.provider.End(ctx, Ending{Subscription: subs[i], When: AtOnce}))
-		}
-	}
-	_, err = d.syncNow(ctx, known.Customer, "deletion")
-	return errors.Join(append(errs, err)...)
 }

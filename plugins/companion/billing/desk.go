@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/google/uuid"
@@ -70,11 +71,45 @@ func (d *desk) fetch(ctx context.Context, customer string) (r reading, err error
 	if r.subscriptions, err = d.provider.Subscriptions(ctx, customer); err != nil {
 		return r, fmt.Errorf("reading subscriptions: %w", err)
 	}
+	if err := d.choose(ctx, r.subscriptions); err != nil {
+		return r, err
+	}
 	if r.invoices, err = d.provider.Invoices(ctx, customer); err != nil {
 		return r, fmt.Errorf("reading invoices: %w", err)
 	}
 	fetchSeconds.Observe(time.Since(start).Seconds())
 	return r, nil
+}
+
+// choose makes the item that gives the plan each subscription's, where there are several.
+func (d *desk) choose(ctx context.Context, subs []Subscription) error {
+	if !slices.ContainsFunc(subs, func(s Subscription) bool { return len(s.Items) > 1 }) {
+		return nil
+	}
+	st, err := d.store()
+	if err != nil {
+		return err
+	}
+	planOf, err := st.PlanOfPrice(ctx, d.plansByPrice())
+	if err != nil {
+		return err
+	}
+	for i := range subs {
+		subs[i].choose(planOf)
+	}
+	return nil
+}
+
+// choose makes the item whose plan has the highest tier the subscription's: the
+// order of items says nothing, and a seat or an extra is no plan. Where no plan
+// knows any of them, it stays the first.
+func (s *Subscription) choose(planOf func(priceID, lookupKey string) store.PricedPlan) {
+	var best store.PricedPlan
+	for _, i := range s.Items {
+		if p := planOf(i.PriceID, i.LookupKey); p.Name != "" && (best.Name == "" || p.Tier > best.Tier) {
+			best, s.Item = p, i
+		}
+	}
 }
 
 // truth is what was read, in the words of the records.
@@ -168,7 +203,6 @@ func (d *desk) apply(ctx context.Context, st *store.Store, job store.SyncJob, re
 		syncs.WithLabelValues("stale").Inc()
 	case r.Account == "":
 		syncs.WithLabelValues("foreign").Inc()
-		d.log.Warn("the payment provider told of a customer that no account is", zap.String("customer", job.Customer))
 	default:
 		syncs.WithLabelValues("written").Inc()
 	}

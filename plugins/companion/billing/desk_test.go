@@ -58,11 +58,16 @@ func (s *shop) buy(plan string) *store.CheckoutSession {
 func (s *shop) tell() {
 	s.Helper()
 	for _, m := range s.fake.Take() {
-		if status := s.Receive(s.Context(), m.Payload, stripefake.Signature(m.Payload, whsec, s.now())); status != http.StatusOK {
-			s.Fatalf("%s was answered %d", m.Type, status)
-		}
+		s.deliver(m)
 	}
 	s.drain()
+}
+
+func (s *shop) deliver(m stripefake.Message) {
+	s.Helper()
+	if status := s.Receive(s.Context(), m.Payload, stripefake.Signature(m.Payload, whsec, s.now())); status != http.StatusOK {
+		s.Fatalf("%s was answered %d", m.Type, status)
+	}
 }
 
 func (s *shop) drain() {

@@ -54,6 +54,45 @@ func (d Desk) Change(ctx context.Context, account quota.Subject, plan, interval 
 	return d.d.change(ctx, st, account, order{plan: plan, interval: interval})
 }
 
+// Preview says what a change would cost.
+func (d Desk) Preview(ctx context.Context, account quota.Subject, plan, interval string) (Preview, error) {
+	st, err := d.d.store()
+	if err != nil {
+		return Preview{}, err
+	}
+	return d.d.preview(ctx, st, account, order{plan: plan, interval: interval})
+}
+
+// Portal opens the portal.
+func (d Desk) Portal(ctx context.Context, account quota.Subject) (string, error) {
+	st, err := d.d.store()
+	if err != nil {
+		return "", err
+	}
+	return d.d.portal(ctx, st, account)
+}
+
+// Return is a user who comes back from paying.
+func (d Desk) Return(ctx context.Context, account quota.Subject, session string) error {
+	st, err := d.d.store()
+	if err != nil {
+		return err
+	}
+	return d.d.sync(ctx, st, account, session)
+}
+
+// Compare compares everything now.
+func (d Desk) Compare(ctx context.Context) (*Comparison, error) {
+	st, err := d.d.store()
+	if err != nil {
+		return nil, err
+	}
+	return d.d.compare(ctx, st, func(Drift) error { return nil })
+}
+
+// Run is the worker, until ctx ends.
+func (d Desk) Run(ctx context.Context) { d.d.run(ctx) }
+
 // End cancels or resumes.
 func (d Desk) End(ctx context.Context, account quota.Subject, when When) error {
 	st, err := d.d.store()
@@ -70,7 +109,7 @@ func (d Desk) Killed(ctx context.Context) (func() error, error) {
 	if err != nil {
 		return nil, err
 	}
-	jobs, err := st.LeaseSyncs(ctx, d.d.holder, batch, leaseFor)
+	jobs, err := st.LeaseSyncs(ctx, d.d.holder, batch, leaseTime)
 	if err != nil {
 		return nil, err
 	}
@@ -91,11 +130,23 @@ func (d Desk) Killed(ctx context.Context) (func() error, error) {
 	return late, nil
 }
 
+// Die is a round of a process that does not survive it, and how many it had leased.
+func (d Desk) Die(ctx context.Context) (int, error) {
+	st, err := d.d.store()
+	if err != nil {
+		return 0, err
+	}
+	jobs, err := st.LeaseSyncs(ctx, d.d.holder, batch, leaseTime)
+	return len(jobs), err
+}
+
 // Refusals that tests of the package from outside know.
 var (
 	ErrSubscribed  = errSubscribed
 	ErrNothingPaid = errNothingPaid
 	ErrSamePlan    = errSamePlan
+	ErrNoCustomer  = errNoCustomer
+	ErrNoSession   = errNoSession
 )
 
 // MetricNames are the names of all metrics.

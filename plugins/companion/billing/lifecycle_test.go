@@ -158,7 +158,7 @@ func (l *life) item(key string) {
 	subs, err := l.provider.Subscriptions(l.ctx, l.customer)
 	l.ok(err)
 	if len(subs) > 0 {
-		l.try("/v1/subscriptions/"+subs[0].ID, url.Values{"items[0][id]": {subs[0].Item}, "items[0][price]": {l.price(key)}})
+		l.try("/v1/subscriptions/"+subs[0].ID, url.Values{"items[0][id]": {subs[0].ItemID}, "items[0][price]": {l.price(key)}})
 	}
 }
 

@@ -61,6 +61,7 @@ type Settings struct {
 type Provider interface {
 	Notices
 	Truth
+	Customers
 	Sales
 	Changes
 }
@@ -85,12 +86,22 @@ type Truth interface {
 	AllSubscriptions(ctx context.Context, each func(Subscription) error) error
 }
 
-// Sales begin a purchase, or hand a customer over to the provider's own pages.
-type Sales interface {
+// Customers are whom the provider sells to.
+type Customers interface {
 	// CreateCustomer answers the customer's id; the same Key always the same one.
 	CreateCustomer(ctx context.Context, c NewCustomer) (string, error)
+	// CustomerDeleted reports whether somebody has deleted the customer at the
+	// provider, who sells nothing to it any more. ErrNotFound: there never was one.
+	CustomerDeleted(ctx context.Context, customer string) (bool, error)
+}
+
+// Sales hand a customer over to the provider's own pages.
+type Sales interface {
 	// CreateCheckout opens a page on which the customer pays for a subscription.
 	CreateCheckout(ctx context.Context, c NewCheckout) (Checkout, error)
+	// CloseCheckout closes a page, so that nobody pays on it. ErrRefused: it was
+	// paid by now, or its time is over.
+	CloseCheckout(ctx context.Context, id string) error
 	// CreatePortal opens a page on which the customer manages what it has.
 	CreatePortal(ctx context.Context, customer, returnURL string) (string, error)
 }
@@ -143,24 +154,33 @@ type Subscription struct {
 	// trialing, active, past_due, canceled, unpaid or paused.
 	Status   string
 	Livemode bool
-	// PriceID and LookupKey name the price of what is paid for; the plan follows
-	// from them and from nothing else. Item is the line that holds it.
-	PriceID, LookupKey, Item string
-	Quantity                 int64
-	StartedAt                time.Time
+	// Item is what is paid for that gives the plan: the plan follows from its price
+	// and from nothing else. A provider answers the first of Items; of several the
+	// desk chooses.
+	Item
+	Items     []Item
+	StartedAt time.Time
 	// Anchor is where the billing periods are counted from.
-	Anchor                 time.Time
+	Anchor               time.Time
+	TrialEnd             time.Time
+	CancelAtPeriodEnd    bool
+	CancelAt             time.Time // a moment of its own choice
+	CancelledAt, EndedAt time.Time
+	Schedule             string // holds the change that is pending
+	PendingPriceID       string
+	PendingLookupKey     string
+	PendingQuantity      int64
+	PendingAt            time.Time
+	Currency             string // ISO 4217, lower case
+}
+
+// Item is one line of a subscription.
+type Item struct {
+	ItemID string
+	// PriceID and LookupKey name the price.
+	PriceID, LookupKey     string
+	Quantity               int64
 	PeriodStart, PeriodEnd time.Time
-	TrialEnd               time.Time
-	CancelAtPeriodEnd      bool
-	CancelAt               time.Time // a moment of its own choice
-	CancelledAt, EndedAt   time.Time
-	Schedule               string // holds the change that is pending
-	PendingPriceID         string
-	PendingLookupKey       string
-	PendingAt              time.Time
-	LatestInvoice          string
-	CollectionPaused       bool
 }
 
 // Invoice is a finalized one.
@@ -194,9 +214,6 @@ type NewCheckout struct {
 	TrialDays         int64
 	SuccessURL        string
 	CancelURL         string
-	// Replaces is a page that is closed first, so that nobody pays on both.
-	// ErrRefused: it was paid by now, or its time is over.
-	Replaces string
 	// Key makes a repeated call answer the first one's page.
 	Key string
 }
@@ -224,7 +241,7 @@ type PlanChange struct {
 type Preview struct {
 	AmountDue   int64 // at once, in the currency's minor unit; negative: credited
 	Currency    string
-	EffectiveAt time.Time
+	EffectiveAt time.Time // zero: at once
 	Lines       []PreviewLine
 }
 

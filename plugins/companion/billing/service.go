@@ -122,6 +122,7 @@ const (
 	SamePlan          Refusal = "same_plan"
 	PlanNotFound      Refusal = "plan_not_found"
 	PlanNotForSale    Refusal = "plan_not_for_sale"
+	SessionNotFound   Refusal = "session_not_found"
 	PaymentDeclined   Refusal = "payment_declined"
 	RefusedByProvider Refusal = "refused_by_provider"
 	ProviderDown      Refusal = "billing_unavailable"
@@ -134,7 +135,7 @@ func RefusalOf(err error) Refusal {
 		refusal Refusal
 	}{
 		{errSubscribed, AlreadySubscribed}, {errNoCustomer, NoBillingAccount}, {errNothingPaid, NoSubscription}, {errSamePlan, SamePlan},
-		{errNoSuchPlan, PlanNotFound}, {errNotForSale, PlanNotForSale}, {ErrDeclined, PaymentDeclined}, {ErrRefused, RefusedByProvider},
+		{errNoSuchPlan, PlanNotFound}, {errNotForSale, PlanNotForSale}, {errNoSession, SessionNotFound}, {ErrDeclined, PaymentDeclined}, {ErrRefused, RefusedByProvider},
 		{ErrUnavailable, ProviderDown}, {ErrNotFound, ProviderDown}, {errNotStarted, ProviderDown},
 	} {
 		if errors.Is(err, known.err) {
@@ -189,19 +190,16 @@ func (s *Service) Portal(ctx context.Context, account quota.Subject) (address st
 	return address, err
 }
 
-// Sync reads what the account has from the provider now.
-func (s *Service) Sync(ctx context.Context, account quota.Subject) error {
-	return s.do("sync", func(d *desk, st *store.Store) error { return d.sync(ctx, st, account) })
+// Sync reads what the account has from the provider now. A checkout session may
+// be named, and is then the account's own, or the request is refused.
+func (s *Service) Sync(ctx context.Context, account quota.Subject, session string) error {
+	return s.do("sync", func(d *desk, st *store.Store) error { return d.sync(ctx, st, account, session) })
 }
 
 // Preview says what Change would cost.
 func (s *Service) Preview(ctx context.Context, account quota.Subject, o Order) (p Preview, err error) {
 	err = s.do("preview", func(d *desk, st *store.Store) error {
-		ch, err := d.planChange(ctx, st, account, o.order())
-		if err != nil {
-			return err
-		}
-		p, err = d.provider.PreviewPlan(ctx, *ch)
+		p, err = d.preview(ctx, st, account, o.order())
 		return err
 	})
 	return p, err
@@ -220,12 +218,6 @@ func (s *Service) End(ctx context.Context, account quota.Subject, when When) err
 		operation = "resume"
 	}
 	return s.do(operation, func(d *desk, st *store.Store) error { return d.end(ctx, st, account, when) })
-}
-
-// EndAll cancels everything that the account pays for, at once: it is being
-// deleted. An account that never bought anything is no error.
-func (s *Service) EndAll(ctx context.Context, account quota.Subject) error {
-	return s.do("delete", func(d *desk, st *store.Store) error { return d.endAll(ctx, st, account) })
 }
 
 // Nudge has the worker look at what was queued.

@@ -3,7 +3,6 @@ package billing_test
 import (
 	"context"
 	"net/http"
-	"net/url"
 	"os"
 	"regexp"
 	"slices"
@@ -59,47 +58,10 @@ func TestServiceWorksAndStops(t *testing.T) {
 		}
 		time.Sleep(10 * time.Millisecond)
 	}
-	if err := sv.EndAll(t.Context(), ann); err != nil {
+	if err := sv.End(t.Context(), ann, billing.AtOnce); err != nil {
 		t.Error(err)
 	}
 	s.want("free cancelled")
-}
-
-// A full comparison finds what differs in any way, and has it mended.
-func TestDriftIsFoundAndMended(t *testing.T) {
-	t.Parallel()
-	s := newShop(t)
-	s.buy("pro")
-	if _, err := s.post(t.Context(), "/v1/customers", url.Values{"email": {"stranger@example.com"}}); err != nil {
-		t.Fatal(err)
-	}
-	compared := func() billing.Comparison {
-		t.Helper()
-		s.offset += 25 * time.Hour
-		s.ok(s.Tick(t.Context()))
-		_, c, err := billing.LastComparison(t.Context(), s.Store)
-		s.ok(err)
-		return c
-	}
-	if c := compared(); c.Compared != 1 || c.Drifted != 0 {
-		t.Errorf("%+v", c)
-	}
-	s.drain()
-	subs, err := s.provider.Subscriptions(t.Context(), s.customer())
-	s.ok(err)
-	s.ok(s.provider.End(t.Context(), billing.Ending{Subscription: subs[0], When: billing.AtPeriodEnd}))
-	s.fake.Take() // lost
-	c := compared()
-	want := []billing.Drift{{
-		Kind: billing.DriftDiffers, Subscription: subs[0].ID, Customer: s.customer(), Account: "ann", Fields: []string{"cancel_at_period_end"},
-	}}
-	if diff := cmp.Diff(want, c.Drifts); diff != "" {
-		t.Errorf("(-want +got):\n%s", diff)
-	}
-	s.drain()
-	if c := compared(); c.Drifted != 0 {
-		t.Errorf("not mended: %+v", c)
-	}
 }
 
 // The provider's periods are those in which quotas are counted: month ends are

@@ -2,6 +2,9 @@ package billing
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"runtime/debug"
 	"sync"
 	"time"
 
@@ -51,7 +54,7 @@ func (d *desk) round(ctx context.Context) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	jobs, err := st.LeaseSyncs(ctx, d.holder, batch, leaseFor)
+	jobs, err := st.LeaseSyncs(ctx, d.holder, batch, leaseTime)
 	if err != nil {
 		return 0, err
 	}
@@ -63,17 +66,75 @@ func (d *desk) round(ctx context.Context) (int, error) {
 	return len(jobs), nil
 }
 
+// leaseTime is how long a customer is leased. One whose readers have died before
+// is leased for longer: should it be the customer that kills them, they do not
+// die of it each minute.
+func leaseTime(attempts int64) time.Duration {
+	if attempts == 0 {
+		return leaseFor
+	}
+	return leaseFor + backoff(attempts)
+}
+
 // work carries out one job. If it is killed at any point, the lease runs out and
 // the customer is read again: until the last transaction nothing was written, and
 // after it nothing is left to do.
 func (d *desk) work(ctx context.Context, st *store.Store, job store.SyncJob) {
-	read, err := d.fetch(ctx, job.Customer)
-	if err == nil {
-		err = d.apply(ctx, st, job, read)
+	err := d.read(ctx, st, job)
+	switch {
+	case err == nil:
+	case ctx.Err() != nil:
+		d.giveBack(ctx, st, job)
+	default:
+		d.putOff(ctx, st, job, err)
 	}
-	if err == nil || ctx.Err() != nil {
-		return
+}
+
+// errManyDied stands for the reads of a customer that did not come to an end.
+var errManyDied = errors.New("whoever was to read the customer did not come to an end, many times")
+
+// read reads the customer of a job and writes what it finds. A panic is an error
+// like any other: the process also serves everybody else.
+func (d *desk) read(ctx context.Context, st *store.Store, job store.SyncJob) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("reading a customer panicked: %v\n%s", p, debug.Stack())
+		}
+	}()
+	if job.Attempts >= unavailableAttempts {
+		return errManyDied
 	}
+	account, err := st.CustomerAccount(ctx, job.Customer)
+	if err != nil {
+		return err
+	}
+	if account == "" {
+		// Somebody else's, at a provider's account that is shared, or one that is
+		// being made just now: who makes it reads it.
+		syncs.WithLabelValues("foreign").Inc()
+		return st.SkipSync(ctx, job)
+	}
+	found, err := d.fetch(ctx, job.Customer)
+	if err != nil {
+		return err
+	}
+	return d.apply(ctx, st, job, found)
+}
+
+// giveBackTime bounds what a process that stops does yet.
+const giveBackTime = 5 * time.Second
+
+// giveBack lets others read the customer at once: this process stops.
+func (d *desk) giveBack(ctx context.Context, st *store.Store, job store.SyncJob) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), giveBackTime)
+	defer cancel()
+	if err := st.ReturnSync(ctx, job); err != nil {
+		d.log.Warn("a customer could not be given back: its lease will run out", zap.Error(err))
+	}
+}
+
+// putOff has the customer be read later, or gives it up.
+func (d *desk) putOff(ctx context.Context, st *store.Store, job store.SyncJob, err error) {
 	f := failure(err, job.Attempts)
 	fields := []zap.Field{zap.String("customer", job.Customer), zap.Int64("attempt", job.Attempts+1), zap.Error(err)}
 	if f.Dead {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -113,6 +114,23 @@ func (w *world) post(ctx context.Context, path string, form url.Values) (map[str
 		return nil, fmt.Errorf("%s answered %d: %v", path, res.StatusCode, v)
 	}
 	return v, nil
+}
+
+// delete calls the fake's API to delete something.
+func (w *world) delete(path string) error {
+	r, err := http.NewRequest(http.MethodDelete, w.server.URL+path, http.NoBody)
+	if err != nil {
+		return err
+	}
+	r.Header.Set("Authorization", "Bearer "+stripefake.DefaultKey)
+	res, err := w.server.Client().Do(r)
+	if err != nil {
+		return err
+	}
+	if res.StatusCode != http.StatusOK {
+		err = fmt.Errorf("deleting %s: %s", path, res.Status)
+	}
+	return errors.Join(err, res.Body.Close())
 }
 
 // records is a store with a clock of the test's.

@@ -59,6 +59,8 @@ func answers(r billing.Refusal) *api.Error {
 		status, message = http.StatusNotFound, "There is no such plan"
 	case billing.PlanNotForSale:
 		status, message = http.StatusNotFound, "That plan is not for sale"
+	case billing.SessionNotFound:
+		status, message = http.StatusNotFound, "You have no such checkout session"
 	case billing.PaymentDeclined:
 		status, message = http.StatusPaymentRequired, "The payment was declined, and nothing has changed"
 	case billing.RefusedByProvider:

@@ -87,7 +87,7 @@ type syncInput struct {
 }
 
 type syncBody struct {
-	SessionID string `json:"session_id,omitempty" maxLength:"255" doc:"The session that was paid. Everything of the account is read, whatever it is."`
+	SessionID string `json:"session_id,omitempty" maxLength:"255" doc:"The session that was paid, which must be of this account. Everything of the account is read."`
 }
 
 type cancelInput struct {
@@ -145,7 +145,7 @@ func register(a huma.API, s *service) {
 	add(a, s, "create-portal-session", "customer-portal", "Open the page on which the subscription is managed",
 		"409 no_billing_account for an account that never bought anything.", []int{409}, s.portal)
 	add(a, s, "sync-billing", "sync", "Read the subscription from the payment provider now",
-		"For the page that a payer comes back to: it need not wait for the provider's word.", []int{409}, s.sync)
+		"For the page that a payer comes back to: it need not wait for the provider's word.", []int{404, 409}, s.sync)
 	add(a, s, "preview-plan-change", "change-plan/preview", "Say what another plan would cost now", "Nothing is changed.", []int{404, 409}, s.preview)
 	add(a, s, "change-plan", "change-plan", "Move to another plan",
 		"To more at once, the difference being paid at once: 402 payment_declined, and nothing has changed, where that fails. To less when the period ends.",
@@ -223,8 +223,12 @@ func (s *service) portal(ctx context.Context, _ *struct{}) (portalAnswer, error)
 	return portalAnswer{absolute(ctx, address)}, err
 }
 
-func (s *service) sync(ctx context.Context, _ *syncInput) (billedAnswer, error) {
-	return s.after(ctx, s.billing.Sync)
+func (s *service) sync(ctx context.Context, in *syncInput) (billedAnswer, error) {
+	session := ""
+	if in.Body != nil {
+		session = in.Body.SessionID
+	}
+	return s.after(ctx, func(ctx context.Context, account quota.Subject) error { return s.billing.Sync(ctx, account, session) })
 }
 
 func (s *service) preview(ctx context.Context, in *orderInput) (changePreview, error) {

@@ -68,13 +68,16 @@ func (m *mode) checkItems(name string, items []orderItem) *apiError {
 	return nil
 }
 
-// itemsFrom are subscription items for prices: those whose price the
-// subscription has already stay themselves.
+// itemsFrom are subscription items for prices: those that are named stay
+// themselves, and those whose price the subscription has already.
 func (m *mode) itemsFrom(s *subscription, items []orderItem) []subItem {
 	var out []subItem
 	for _, item := range items {
 		made := subItem{Created: m.now, Metadata: map[string]string{}}
-		keep := slices.IndexFunc(s.Items, func(x subItem) bool { return x.ID == item.ID || item.ID == "" && x.Price == item.Price })
+		keep := slices.IndexFunc(s.Items, func(x subItem) bool {
+			named := slices.ContainsFunc(items, func(o orderItem) bool { return o.ID == x.ID })
+			return x.ID == item.ID || item.ID == "" && !named && x.Price == item.Price
+		})
 		if keep >= 0 {
 			made = s.Items[keep]
 		} else {

@@ -1,0 +1,130 @@
+package billing
+
+import (
+	"context"
+	"time"
+
+	"github.com/quotagate/quotagate/caddymodule/quota"
+	"github.com/quotagate/quotagate/caddymodule/store"
+)
+
+// paid is the account's subscription that goes on, as the provider has it: the
+// one that gives the plan, else any. It is read first, so that nobody acts on
+// what has changed meanwhile.
+func (d *desk) paid(ctx context.Context, st *store.Store, account quota.Subject) (*Subscription, error) {
+	customer, err := d.customerOf(ctx, st, account)
+	if err != nil {
+		return nil, err
+	}
+	subs, err := d.syncNow(ctx, customer, "change")
+	if err != nil {
+		return nil, err
+	}
+	current, err := st.CurrentSubscription(ctx, account)
+	if err != nil {
+		return nil, err
+	}
+	found := goesOn(subs)
+	if found == nil {
+		return nil, errNothingPaid
+	}
+	for i := range subs {
+		if current != nil && subs[i].ID == current.StripeSubscriptionID && goesOn(subs[i:i+1]) != nil {
+			return &subs[i], nil
+		}
+	}
+	return found, nil
+}
+
+// planChange says what a change would be: at once if more is bought, at the
+// period's end if less.
+func (d *desk) planChange(ctx context.Context, st *store.Store, account quota.Subject, o order) (*PlanChange, error) {
+	sub, err := d.paid(ctx, st, account)
+	if err != nil {
+		return nil, err
+	}
+	planOf, err := st.PlanOfPrice(ctx, d.plansByPrice())
+	if err != nil {
+		return nil, err
+	}
+	now := planOf(sub.PriceID, sub.LookupKey)
+	if o.interval == "" {
+		o.interval = intervalOf(sub)
+	}
+	of, err := d.offer(ctx, st, o)
+	if err != nil {
+		return nil, err
+	}
+	ch := &PlanChange{Subscription: *sub, Price: of.price, Quantity: o.quantity}
+	switch {
+	case of.plan.Name != now.Name:
+		ch.AtPeriodEnd = of.plan.Tier < now.Tier
+	case o.interval != intervalOf(sub):
+		ch.AtPeriodEnd = o.interval == "month"
+	case o.quantity == 0 || o.quantity == sub.Quantity:
+		return nil, errSamePlan // what is pending is taken back by resume
+	default:
+		ch.AtPeriodEnd = o.quantity < sub.Quantity
+	}
+	return ch, nil
+}
+
+// intervalOf is month or year, by the length of the period that is paid.
+func intervalOf(s *Subscription) string {
+	if s.PeriodEnd.Sub(s.PeriodStart) > 100*24*time.Hour {
+		return "year"
+	}
+	return "month"
+}
+
+// preview says what a change would cost, and from when it would hold.
+func (d *desk) preview(ctx context.Context, st *store.Store, account quota.Subject, o order) (Preview, error) {
+	ch, err := d.planChange(ctx, st, account, o)
+	if err != nil {
+		return Preview{}, err
+	}
+	p, err := d.provider.PreviewPlan(ctx, *ch)
+	if err == nil && p.EffectiveAt.IsZero() {
+		p.EffectiveAt = d.now().UTC().Truncate(time.Second)
+	}
+	return p, err
+}
+
+// changeTimeout bounds a change, whether or not its client waits for it.
+const changeTimeout = 2 * time.Minute
+
+// toTheEnd is for what takes several requests to the provider: a client that
+// leaves must not have half of it done.
+func toTheEnd(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(context.WithoutCancel(ctx), changeTimeout)
+}
+
+// change carries a change of plan out, and reads what came of it.
+func (d *desk) change(ctx context.Context, st *store.Store, account quota.Subject, o order) error {
+	ctx, cancel := toTheEnd(ctx)
+	defer cancel()
+	ch, err := d.planChange(ctx, st, account, o)
+	if err != nil {
+		return err
+	}
+	if err := d.provider.ChangePlan(ctx, *ch); err != nil {
+		return err
+	}
+	_, err = d.syncNow(ctx, ch.Subscription.Customer, "change")
+	return err
+}
+
+// end cancels or resumes, and reads what came of it.
+func (d *desk) end(ctx context.Context, st *store.Store, account quota.Subject, when When) error {
+	ctx, cancel := toTheEnd(ctx)
+	defer cancel()
+	sub, err := d.paid(ctx, st, account)
+	if err != nil {
+		return err
+	}
+	if err := d.provider.End(ctx, Ending{Subscription: *sub, When: when}); err != nil {
+		return err
+	}
+	_, err = d.syncNow(ctx, sub.Customer, "cancel or resume")
+	return err
+}

@@ -1,0 +1,59 @@
+package billing_test
+
+import (
+	"context"
+	"sync"
+
+	"github.com/quotagate/quotagate/plugins/companion/billing"
+	"go.uber.org/zap"
+)
+
+// hooked is a provider of whose calls a test is told before they are made.
+type hooked struct {
+	billing.Provider
+	creating func() // a page
+	reading  func() // a customer
+	changing func() // a plan
+}
+
+func call(f func()) {
+	if f != nil {
+		f()
+	}
+}
+
+func (h *hooked) CreateCheckout(ctx context.Context, c billing.NewCheckout) (billing.Checkout, error) {
+	call(h.creating)
+	return h.Provider.CreateCheckout(ctx, c)
+}
+
+func (h *hooked) Subscriptions(ctx context.Context, customer string) ([]billing.Subscription, error) {
+	call(h.reading)
+	return h.Provider.Subscriptions(ctx, customer)
+}
+
+func (h *hooked) ChangePlan(ctx context.Context, c billing.PlanChange) error {
+	call(h.changing)
+	return h.Provider.ChangePlan(ctx, c)
+}
+
+// beside is another process of the shop's, whose calls the test is told of.
+func (s *shop) beside(h *hooked) billing.Desk {
+	h.Provider = s.provider
+	return billing.NewDesk(s.Store, h, settings(), s.now, zap.NewNop())
+}
+
+// together makes the first n callers wait for each other; who comes later passes.
+func together(n int) func() {
+	var mu sync.Mutex
+	came, all := 0, make(chan struct{})
+	return func() {
+		mu.Lock()
+		came++
+		if came == n {
+			close(all)
+		}
+		mu.Unlock()
+		<-all
+	}
+}

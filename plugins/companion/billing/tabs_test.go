@@ -1,0 +1,179 @@
+package billing_test
+
+import (
+	"errors"
+	"net/url"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/quotagate/quotagate/plugins/companion/billing"
+	"github.com/quotagate/quotagate/plugins/companion/billing/stripefake"
+)
+
+// openPages are the pages that could be paid on now.
+func (s *shop) openPages() []string {
+	s.Helper()
+	v, err := s.post(s.Context(), "/v1/checkout/sessions?limit=100&status=open", nil)
+	s.ok(err)
+	var ids []string
+	for _, o := range v["data"].([]any) {
+		ids = append(ids, o.(map[string]any)["id"].(string))
+	}
+	return ids
+}
+
+// order orders plans at the same time: no page is written down before all are open.
+func (s *shop) order(plans ...string) []string {
+	s.Helper()
+	h := &hooked{creating: together(len(plans))}
+	ids := make([]string, len(plans))
+	var all sync.WaitGroup
+	for i, plan := range plans {
+		desk := s.beside(h)
+		all.Go(func() {
+			page, err := desk.Checkout(s.Context(), ann, plan, "")
+			if err != nil {
+				s.Errorf("%s: %v", plan, err)
+				return
+			}
+			ids[i] = page.ID
+		})
+	}
+	all.Wait()
+	return ids
+}
+
+// Who clicks twice has one page, and gets it again at the third click.
+func TestDoubleClick(t *testing.T) {
+	t.Parallel()
+	s := newShop(t)
+	ids := s.order("pro", "pro", "pro")
+	page, err := s.Checkout(t.Context(), ann, "pro", "")
+	s.ok(err)
+	if open := s.openPages(); len(open) != 1 || slices.Compact(append(ids, page.ID))[0] != open[0] || page.ID != open[0] {
+		t.Errorf("answered %v and %s, open are %v", ids, page.ID, open)
+	}
+}
+
+// Two tabs with two plans: at most one page can be paid on, whichever.
+func TestTwoTabs(t *testing.T) {
+	t.Parallel()
+	s := newShop(t)
+	ids := s.order("pro", "enterprise")
+	open := s.openPages()
+	if len(open) != 1 || !slices.Contains(ids, open[0]) {
+		t.Fatalf("answered %v, open are %v", ids, open)
+	}
+	last, err := s.LastCheckout(t.Context(), ann)
+	if err != nil || last.ID != open[0] || !last.Open {
+		t.Errorf("%+v, %v", last, err)
+	}
+	paid := 0
+	for _, id := range ids {
+		if _, err := s.fake.Pay(id, "pm_card_visa"); err == nil {
+			paid++
+		}
+	}
+	if paid != 1 {
+		t.Errorf("paid %d times", paid)
+	}
+}
+
+// A page whose time is over, or nearly, is not answered once more; nor is one
+// that was closed behind our back.
+func TestPagesThatAreOver(t *testing.T) {
+	t.Parallel()
+	s := newShop(t)
+	open := func(plan string) string {
+		t.Helper()
+		page, err := s.Checkout(t.Context(), ann, plan, "")
+		s.ok(err)
+		return page.ID
+	}
+	first := open("pro")
+	s.ok(s.fake.Advance(day - 6*minute))
+	if again := open("pro"); again != first {
+		t.Errorf("closed with six minutes left")
+	}
+	s.ok(s.fake.Advance(2 * minute))
+	second := open("pro")
+	if left := s.openPages(); len(left) != 1 || left[0] != second || second == first {
+		t.Errorf("%s after %s, open are %v", second, first, left)
+	}
+	_, err := s.post(t.Context(), "/v1/checkout/sessions/"+second+"/expire", url.Values{})
+	s.ok(err)
+	third := open("enterprise")
+	if left := s.openPages(); len(left) != 1 || left[0] != third {
+		t.Errorf("open are %v, want %s", left, third)
+	}
+	// The old one was closed, the new one could not be opened.
+	s.fake.Inject(stripefake.Fault{Method: "POST", Path: "/v1/checkout/sessions", Skip: 1, Status: 500})
+	if _, err := s.Checkout(t.Context(), ann, "pro", ""); !errors.Is(err, billing.ErrUnavailable) {
+		t.Errorf("the provider was down: %v", err)
+	}
+	s.fake.Heal()
+	fourth := open("enterprise")
+	if left := s.openPages(); len(left) != 1 || left[0] != fourth || fourth == third {
+		t.Errorf("open are %v, want %s and not %s", left, fourth, third)
+	}
+}
+
+// Somebody deletes a customer at the provider: what it had ends, and it can buy again.
+func TestDeletedCustomerBuysAgain(t *testing.T) {
+	t.Parallel()
+	s := newShop(t)
+	s.buy("pro")
+	gone := s.customer()
+	s.ok(s.delete("/v1/customers/" + gone))
+	s.tell()
+	s.want("free cancelled")
+	if _, err := s.Portal(t.Context(), ann); !errors.Is(err, billing.ErrNoCustomer) {
+		t.Errorf("the portal of nobody: %v", err)
+	}
+	s.buy("enterprise")
+	s.want("enterprise active")
+	if now := s.customer(); now == gone {
+		t.Error("still the customer that was deleted")
+	}
+	// One that the provider has never had is no reason to make another one: the key
+	// may be that of another account.
+	if _, err := s.SetCustomer(t.Context(), "user:bob", "cus_nobody"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Checkout(t.Context(), "user:bob", "pro", ""); !errors.Is(err, billing.ErrNotFound) {
+		t.Errorf("sold to nobody: %v", err)
+	}
+}
+
+// Whoever comes back from paying names the session, which must be the account's own.
+func TestSyncOnReturn(t *testing.T) {
+	t.Parallel()
+	s := newShop(t)
+	page, err := s.Checkout(t.Context(), ann, "pro", "")
+	s.ok(err)
+	if _, err := s.fake.Pay(page.ID, "pm_card_visa"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Checkout(t.Context(), "user:bob", "pro", ""); err != nil {
+		t.Fatal(err)
+	}
+	for name, session := range map[string]string{"another's": page.ID, "nobody's": "cs_test_none"} {
+		if err := s.Return(t.Context(), "user:bob", session); !errors.Is(err, billing.ErrNoSession) {
+			t.Errorf("%s session: %v", name, err)
+		}
+	}
+	s.want("free ")
+	s.ok(s.Return(t.Context(), ann, page.ID))
+	s.want("pro active")
+	if e, err := s.Entitlement(t.Context(), "user:bob"); err != nil || e.Plan.Name != "free" {
+		t.Errorf("bob has %+v, %v", e.Plan, err)
+	}
+	s.ok(s.Return(t.Context(), ann, ""))
+	if err := s.Return(t.Context(), "user:eve", ""); !errors.Is(err, billing.ErrNoCustomer) {
+		t.Errorf("of somebody who never bought anything: %v", err)
+	}
+	s.offset = time.Hour // and once more, much later
+	s.ok(s.Return(t.Context(), ann, page.ID))
+}
