@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
+	"fmt"
 	"sync"
 	"time"
 
@@ -17,12 +18,18 @@ const (
 	maxRollups = 200_000
 	maxSeen    = 200_000
 	// chartBatch bounds what one flush carries of either: more would not be done in time.
-	chartBatch    = 10_000
+	chartBatch = 10_000
+	// totalsBatch bounds the totals of one flush. Each flush is a heartbeat, and what
+	// it has written stays written, so that a backlog is worked off.
+	totalsBatch   = 5_000
 	maintainEvery = 5  // flushes
 	chartsEvery   = 10 // flushes
-	flushTimeout  = 5 * time.Second
-	maxRebases    = 3 // in one flush
+	// flushTimeout is how long the records may take for what is written at once.
+	flushTimeout = 5 * time.Second
+	maxRebases   = 3 // in one flush
 )
+
+var errHanging = fmt.Errorf("nothing was written for %s", flushTimeout)
 
 // Maintainer is implemented by a UsageStore that has upkeep: it closes the
 // epochs of dead processes and compacts old ones, under a lease.
@@ -44,7 +51,8 @@ type recorder struct {
 
 	ticks int // of run alone
 
-	mu         sync.Mutex // one flush at a time
+	mu         sync.Mutex  // one flush at a time
+	patience   *time.Timer // with the flush under way
 	seq        int64
 	rollups    map[rollupKind]rollupSum
 	known      map[quota.Subject]string // e-mail by account, not yet written
@@ -149,13 +157,18 @@ func (r *recorder) maintain(ctx context.Context) {
 func (r *recorder) flush(ctx context.Context, charts bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	ctx, cancel := context.WithTimeout(ctx, flushTimeout)
-	defer cancel()
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	r.patience = time.AfterFunc(flushTimeout, func() { cancel(errHanging) })
+	defer r.patience.Stop()
 	defer r.stats.took(CallFlush, time.Now())
 	if charts {
 		r.collect()
 	}
 	if err := r.rounds(ctx); err != nil {
+		if cause := context.Cause(ctx); cause != nil {
+			err = fmt.Errorf("%w: %w", cause, err)
+		}
 		r.failed(err)
 		return
 	}
@@ -198,27 +211,45 @@ func (r *recorder) round(ctx context.Context) (rebased bool, err error) {
 // write flushes one epoch. rebased: it had been closed, and what it holds is
 // carried over into another.
 func (r *recorder) write(ctx context.Context, t quota.EpochTotals, current bool) (rebased bool, err error) {
+	for len(t.Rows) > totalsBatch {
+		part := t
+		part.Rows = t.Rows[:totalsBatch]
+		part.Final = t.Final && t.Kept // what is not kept is closed by its last part
+		if rebased, err = r.send(ctx, quota.Flush{EpochTotals: part}); rebased || err != nil {
+			return rebased, err
+		}
+		t.Rows = t.Rows[totalsBatch:]
+	}
 	f := quota.Flush{EpochTotals: t}
 	if current {
 		f = r.withCharts(t)
 		r.collectThresholds()
 		f.Thresholds = r.thresholds
 	}
+	if rebased, err = r.send(ctx, f); rebased || err != nil {
+		return rebased, err
+	}
+	if current {
+		r.inFlight, r.thresholds = nil, nil
+	}
+	return false, nil
+}
+
+// send flushes once, and acknowledges what was written.
+func (r *recorder) send(ctx context.Context, f quota.Flush) (rebased bool, err error) {
 	f.Process = r.process
 	err = r.usage.Flush(ctx, f)
 	if closed := (*quota.EpochClosedError)(nil); errors.As(err, &closed) {
-		if current && r.inFlight.Seq <= closed.FlushSeq {
+		if f.Seq != 0 && f.Seq <= closed.FlushSeq {
 			r.inFlight = nil // an attempt that seemed to fail had been applied
 		}
-		return true, r.rebase(ctx, t) // charts stay in flight for the new epoch
+		return true, r.rebase(ctx, f.EpochTotals) // charts stay in flight for the new epoch
 	}
 	if err != nil {
 		return false, err
 	}
-	r.ledger.Flushed(t)
-	if current {
-		r.inFlight, r.thresholds = nil, nil
-	}
+	r.patience.Reset(flushTimeout)
+	r.ledger.Flushed(f.EpochTotals)
 	return false, nil
 }
 
