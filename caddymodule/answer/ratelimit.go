@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"strconv"
 	"time"
+	"unsafe"
 
 	"github.com/quotagate/quotagate/caddymodule/quota"
 )
@@ -72,21 +73,26 @@ const (
 type Fields struct {
 	built  bool
 	values [valueCount]string // empty where there is none
+	// room is what the values are parts of, where it suffices: one allocation with
+	// the Fields itself.
+	room [fieldsRoom]byte
 }
 
-// Build renders what the decision left of each charge at now (the gateway's
+// fieldsRoom is enough for two rates and two quotas with their names.
+const fieldsRoom = 256
+
+// Build renders, once, what the decision left of each charge at now (the gateway's
 // clock: it serves X-RateLimit-Reset and the resets of quotas). Not shown are
 // unlimited charges, those only counted for display, and forced ones: a limit
 // in shadow mode is nobody's business yet. Of charges with one name, as of an
 // account and its address, the tightest is shown.
 func (f *Fields) Build(cs []quota.Charge, d *quota.Decision, now time.Time) {
-	*f = Fields{}
+	f.built, f.values = false, [valueCount]string{}
 	if len(d.Outcomes) < len(cs) {
 		return // the counters could not be asked
 	}
 	var ends [valueCount]int
-	var room [384]byte
-	b := room[:0]
+	b := f.room[:0]
 	for i := range cs {
 		if shown(cs, d, i) {
 			b = appendPolicy(b, &cs[i])
@@ -112,7 +118,8 @@ func (f *Fields) Build(cs []quota.Charge, d *quota.Decision, now time.Time) {
 	}
 	ends[valueXReset] = len(b)
 
-	text := string(b) // one string for all values
+	// Nothing writes to b, or to the room, any more: a Fields is built once.
+	text := unsafe.String(unsafe.SliceData(b), len(b)) //nolint:gosec // G103: b is not written to again
 	f.built = true
 	from := 0
 	for i, to := range ends {

@@ -1,7 +1,9 @@
 package answer
 
 import (
+	"fmt"
 	"net/http"
+	"strings"
 	"testing"
 	"time"
 
@@ -253,6 +255,42 @@ func TestNames(t *testing.T) {
 	}
 	if _, err := ParseStyle(""); err == nil {
 		t.Error("ParseStyle of nothing is no error")
+	}
+}
+
+// More values than the room of a Fields holds, and what one answer says does not
+// change with the next.
+func TestFieldsOutgrowTheirRoom(t *testing.T) {
+	t.Parallel()
+	var cs []quota.Charge
+	var want []string
+	for i := range 40 {
+		name := fmt.Sprintf("scope-%02d", i)
+		cs = append(cs, rate(name, 300, time.Minute))
+		want = append(want, fmt.Sprintf("%q;q=300;w=60", name))
+	}
+	outcomes := make([]quota.Outcome, len(cs))
+	var long, short Fields
+	h, other := http.Header{}, http.Header{}
+	long.Build(cs, decide(cs, outcomes...), noon)
+	long.Apply(h, ModeBoth)
+	short.Build(cs[:1], decide(cs[:1], outcomes[:1]...), noon)
+	short.Apply(other, ModeBoth)
+	if got := h.Get("RateLimit-Policy"); got != strings.Join(want, ", ") {
+		t.Errorf("got %s", got)
+	}
+	if got := other.Get("RateLimit-Policy") + other.Get("X-RateLimit-Remaining"); got != want[0]+"300" {
+		t.Errorf("got %s", got)
+	}
+}
+
+// Not parallel: it counts allocations.
+func TestFieldsAllocateNothing(t *testing.T) {
+	cs := []quota.Charge{rate("api", 300, time.Minute), usage("api_calls", quota.PeriodDay, 50000, 429)}
+	d := decide(cs, used(17), used(4711))
+	var f Fields
+	if n := testing.AllocsPerRun(100, func() { f.Build(cs, d, noon) }); n > 0 {
+		t.Errorf("%v allocations", n)
 	}
 }
 
