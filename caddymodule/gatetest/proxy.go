@@ -2,170 +2,114 @@ package gatetest
 
 import (
 	"context"
-	"errors"
-	"net"
-	"sync"
+	"fmt"
+	"strings"
 	"testing"
 	"time"
+
+	"github.com/Shopify/toxiproxy/v2"
+	"github.com/Shopify/toxiproxy/v2/toxics"
+	"github.com/rs/zerolog"
+	"go.uber.org/goleak"
 )
 
 // Proxy stands before a server of a test and fails as networks and servers do.
-type Proxy struct {
-	target string
-	addr   string
-
-	mu       sync.Mutex
-	listener net.Listener
-	conns    map[net.Conn]struct{}
-	hang     chan struct{} // closed: bytes pass
-	delay    time.Duration
-	opened   int
-	all      sync.WaitGroup
-}
+type Proxy struct{ proxy *toxiproxy.Proxy }
 
 // NewProxy starts a proxy before target that lasts as long as the test.
 func NewProxy(t testing.TB, target string) *Proxy {
 	t.Helper()
-	p := &Proxy{target: target, addr: "127.0.0.1:0", conns: map[net.Conn]struct{}{}, hang: make(chan struct{})}
-	close(p.hang)
+	server := toxiproxy.NewServer(toxiproxy.NewMetricsContainer(nil), zerolog.Nop())
+	p := &Proxy{toxiproxy.NewProxy(server, t.Name(), "127.0.0.1:0", target)}
 	p.Up(t)
 	t.Cleanup(func() {
-		p.Resume()
-		p.Down(t)
-		p.all.Wait()
+		p.Resume(t)
+		p.Down()
 	})
 	return p
 }
 
 // Addr is the proxy's host and port, the same whether it is up or down.
-func (p *Proxy) Addr() string { return p.addr }
+func (p *Proxy) Addr() string { return p.proxy.Listen }
 
 // Up lets clients connect, after Down.
 func (p *Proxy) Up(t testing.TB) {
 	t.Helper()
-	var lc net.ListenConfig
-	l, err := lc.Listen(context.Background(), "tcp", p.addr)
-	if err != nil {
+	if err := p.proxy.Start(); err != nil {
 		t.Fatalf("starting a proxy: %v", err)
 	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.listener, p.addr = l, l.Addr().String()
-	p.all.Go(func() { p.accept(l) })
 }
 
 // Down cuts every connection and refuses new ones, as a server that was killed.
-func (p *Proxy) Down(t testing.TB) {
+func (p *Proxy) Down() { p.proxy.Stop() }
+
+// Delay holds up whatever the server answers for d, from now on; bytes that come
+// meanwhile are on their way as well. 0 ends it.
+func (p *Proxy) Delay(t testing.TB, d time.Duration) {
 	t.Helper()
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if err := p.listener.Close(); err != nil && !errors.Is(err, net.ErrClosed) {
-		t.Errorf("stopping a proxy: %v", err)
-	}
-	p.cut()
-}
-
-// Cut ends every connection; new ones are accepted.
-func (p *Proxy) Cut() {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.cut()
-}
-
-func (p *Proxy) cut() {
-	for c := range p.conns {
-		_ = c.Close() // its pumps end by that
+	p.remove(t, "latency")
+	if d > 0 {
+		p.add(t, "latency", "downstream", fmt.Sprintf(`{"latency": %d}`, d.Milliseconds()))
 	}
 }
 
-// Hang stops all bytes, and keeps the connections, until Resume.
-func (p *Proxy) Hang() {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	select {
-	case <-p.hang:
-		p.hang = make(chan struct{})
-	default:
+// Hang stops all bytes, and keeps them and the connections, until Resume.
+func (p *Proxy) Hang(t testing.TB) {
+	t.Helper()
+	for _, stream := range hangs {
+		p.add(t, hangType, stream, "{}")
 	}
 }
 
 // Resume lets bytes pass again.
-func (p *Proxy) Resume() {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	select {
-	case <-p.hang:
-	default:
-		close(p.hang)
+func (p *Proxy) Resume(t testing.TB) {
+	t.Helper()
+	for _, stream := range hangs {
+		p.remove(t, hangType+"_"+stream)
 	}
 }
 
-// Delay holds up whatever the server answers, from now on.
-func (p *Proxy) Delay(d time.Duration) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.delay = d
-}
+const hangType = "hang"
 
-// Opened is how many connections were accepted so far.
-func (p *Proxy) Opened() int {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.opened
-}
+var hangs = [...]string{"upstream", "downstream"} //nolint:gochecknoglobals // constant
 
-func (p *Proxy) accept(l net.Listener) {
-	for {
-		client, err := l.Accept()
-		if err != nil {
-			return
-		}
-		p.all.Go(func() { p.serve(client) })
+// hang is a toxic that lets nothing pass and loses nothing.
+type hang struct{}
+
+// Pipe implements toxics.Toxic.
+func (hang) Pipe(stub *toxics.ToxicStub) { <-stub.Interrupt }
+
+func init() { toxics.Register(hangType, new(hang)) } //nolint:gochecknoinits // the library's own way
+
+func (p *Proxy) add(t testing.TB, toxic, stream, attributes string) {
+	t.Helper()
+	name := toxic
+	if toxic == hangType {
+		name += "_" + stream
 	}
-}
-
-func (p *Proxy) serve(client net.Conn) {
-	defer func() { _ = client.Close() }()
-	var d net.Dialer
-	server, err := d.DialContext(context.Background(), "tcp", p.target)
+	_, err := p.proxy.Toxics.AddToxicJson(strings.NewReader(fmt.Sprintf(
+		`{"name": %q, "type": %q, "stream": %q, "attributes": %s}`, name, toxic, stream, attributes)))
 	if err != nil {
-		return // the client sees its end
+		t.Fatalf("adding the toxic %s: %v", name, err)
 	}
-	defer func() { _ = server.Close() }()
-	p.mu.Lock()
-	p.conns[client], p.conns[server] = struct{}{}, struct{}{}
-	p.opened++
-	p.mu.Unlock()
-	var pumps sync.WaitGroup
-	pumps.Go(func() { p.pump(server, client, false) })
-	pumps.Go(func() { p.pump(client, server, true) })
-	pumps.Wait()
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	delete(p.conns, client)
-	delete(p.conns, server)
 }
 
-// pump copies one direction until either end is gone, which ends both.
-func (p *Proxy) pump(to, from net.Conn, answers bool) {
-	defer func() { _, _ = to.Close(), from.Close() }()
-	buffer := make([]byte, 32<<10)
-	for {
-		n, err := from.Read(buffer)
-		p.mu.Lock()
-		hang, delay := p.hang, p.delay
-		p.mu.Unlock()
-		<-hang
-		if answers && delay > 0 {
-			time.Sleep(delay)
-		}
-		if n > 0 {
-			if _, err := to.Write(buffer[:n]); err != nil {
-				return
-			}
-		}
-		if err != nil {
-			return
-		}
+func (p *Proxy) remove(t testing.TB, name string) {
+	t.Helper()
+	if p.proxy.Toxics.GetToxic(name) == nil {
+		return
 	}
+	if err := p.proxy.Toxics.RemoveToxic(context.Background(), name); err != nil {
+		t.Fatalf("removing the toxic %s: %v", name, err)
+	}
+}
+
+// VerifyNoLeaks is goleak's for a package whose tests use proxies: connections
+// that are cut while bytes are on their way leave a goroutine of the library behind.
+func VerifyNoLeaks(m *testing.M) {
+	const lib = "github.com/Shopify/toxiproxy/v2"
+	goleak.VerifyTestMain(m,
+		goleak.IgnoreAnyFunction(lib+"/toxics.(*ToxicStub).Run"),
+		goleak.IgnoreAnyFunction(lib+".(*ToxicLink).read"),
+		goleak.IgnoreAnyFunction(lib+".(*ToxicLink).write"))
 }

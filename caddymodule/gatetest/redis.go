@@ -8,7 +8,6 @@ import (
 	"net"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"runtime"
 	"strconv"
 	"strings"
@@ -55,9 +54,42 @@ func (b *lockedBuffer) String() string {
 // QUOTA_TEST_REQUIRE is 1.
 func Redis(t testing.TB, args ...string) *RedisServer {
 	t.Helper()
-	s := newRedis(t, args...)
-	s.Start(t)
-	return s
+	for range 5 {
+		s := newRedis(t, args...)
+		if err := s.launch(); err != nil {
+			t.Fatalf("starting redis: %v", err)
+		}
+		if s.listens(t) {
+			s.Await(t, "PONG", "PING")
+			return s
+		}
+	}
+	t.Fatal("starting redis: each port that was free was taken by somebody else")
+	return nil
+}
+
+// listens waits until this server, and not another, takes connections on its
+// port; false if the port was taken since it was looked for.
+func (s *RedisServer) listens(t testing.TB) bool {
+	t.Helper()
+	own := "process_id:" + strconv.Itoa(s.cmd.Process.Pid)
+	listening := false
+	Await(t, 20*time.Second, func() error {
+		select {
+		case <-s.done:
+			if !strings.Contains(s.Log(), "Address already in use") {
+				t.Fatalf("redis has ended: %s", s.Log())
+			}
+			return nil
+		default:
+		}
+		out, err := s.cli(t.Context(), "INFO", "server")
+		if listening = err == nil && strings.Contains(out, own+"\r"); !listening {
+			return fmt.Errorf("redis does not listen: %w: %s; its log: %s", err, out, s.Log())
+		}
+		return nil
+	})
+	return listening
 }
 
 func newRedis(t testing.TB, args ...string) *RedisServer {
@@ -85,9 +117,7 @@ func newRedis(t testing.TB, args ...string) *RedisServer {
 // Start starts the server, or starts it again with what it has on disk.
 func (s *RedisServer) Start(t testing.TB) {
 	t.Helper()
-	if err := s.launch(); err != nil {
-		t.Fatalf("starting redis: %v", err)
-	}
+	s.Launch(t)
 	s.Await(t, "PONG", "PING")
 }
 
@@ -138,6 +168,26 @@ func (s *RedisServer) Kill(t testing.TB) {
 	t.Helper()
 	if err := s.end(syscall.SIGKILL); err != nil {
 		t.Fatalf("killing redis: %v", err)
+	}
+}
+
+// Stop ends the server as its administrator does: it saves what it is to keep.
+func (s *RedisServer) Stop(t testing.TB) {
+	t.Helper()
+	if err := s.end(syscall.SIGTERM); err != nil {
+		t.Fatalf("stopping redis: %v", err)
+	}
+}
+
+// Launch starts the server again and waits only until it takes connections: it
+// may still be reading its data.
+func (s *RedisServer) Launch(t testing.TB) {
+	t.Helper()
+	if err := s.launch(); err != nil {
+		t.Fatalf("starting redis: %v", err)
+	}
+	if !s.listens(t) {
+		t.Fatalf("starting redis again: its port is taken: %s", s.Log())
 	}
 }
 
@@ -225,102 +275,4 @@ func Await(t testing.TB, within time.Duration, f func() error) {
 		}
 		<-retry.C
 	}
-}
-
-// RedisSentinels are a master, its replica, and Sentinels that watch them.
-type RedisSentinels struct {
-	Name      string // of the master
-	Servers   []*RedisServer
-	Sentinels []*RedisServer
-}
-
-// Sentinels starts a master with a replica, and three Sentinels. More arguments
-// are the servers'.
-func Sentinels(t testing.TB, args ...string) *RedisSentinels {
-	t.Helper()
-	s := &RedisSentinels{Name: "counters"}
-	master := Redis(t, args...)
-	replica := newRedis(t, append(args, "--replicaof", master.host, master.port, "--repl-diskless-sync-delay", "0")...)
-	replica.Start(t)
-	replica.Await(t, "master_link_status:up", "INFO", "replication")
-	s.Servers = []*RedisServer{master, replica}
-	for range 3 {
-		sentinel := newRedis(t)
-		file := filepath.Join(sentinel.dir, "sentinel.conf")
-		config := fmt.Sprintf("port %s\nbind %s\ndir %s\n"+
-			"sentinel monitor %[4]s %[5]s %[6]s 2\nsentinel down-after-milliseconds %[4]s 500\n"+
-			"sentinel failover-timeout %[4]s 2000\nsentinel parallel-syncs %[4]s 1\n",
-			sentinel.port, sentinel.host, sentinel.dir, s.Name, master.host, master.port)
-		if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		sentinel.args = []string{file, "--sentinel"}
-		sentinel.Start(t)
-		s.Sentinels = append(s.Sentinels, sentinel)
-	}
-	for _, sentinel := range s.Sentinels {
-		sentinel.Await(t, "num-other-sentinels\n2", "SENTINEL", "MASTER", s.Name)
-		sentinel.Await(t, "num-slaves\n1", "SENTINEL", "MASTER", s.Name)
-	}
-	return s
-}
-
-// URL is the address for `counters redis`.
-func (s *RedisSentinels) URL() string {
-	var hosts []string
-	for _, sentinel := range s.Sentinels {
-		hosts = append(hosts, sentinel.Addr())
-	}
-	return "redis+sentinel://" + strings.Join(hosts, ",") + "/" + s.Name
-}
-
-// RedisCluster are three masters without replicas.
-type RedisCluster struct{ Masters []*RedisServer }
-
-// Cluster starts a Redis Cluster of three masters. More arguments are the servers'.
-func Cluster(t testing.TB, args ...string) *RedisCluster {
-	t.Helper()
-	c := new(RedisCluster)
-	for range 3 {
-		bus, err := freePort(t.Context())
-		if err != nil {
-			t.Fatal(err)
-		}
-		c.Masters = append(c.Masters, Redis(t, append([]string{
-			"--cluster-enabled", "yes", "--cluster-port", strconv.Itoa(bus), "--cluster-node-timeout", "2000",
-		}, args...)...))
-	}
-	const slots = 16384
-	for i, m := range c.Masters {
-		first, last := i*slots/3, (i+1)*slots/3-1
-		m.Do(t, "CLUSTER", "ADDSLOTSRANGE", strconv.Itoa(first), strconv.Itoa(last))
-		m.Do(t, "CLUSTER", "SET-CONFIG-EPOCH", strconv.Itoa(i+1))
-	}
-	first := c.Masters[0]
-	for _, m := range c.Masters[1:] {
-		m.Do(t, "CLUSTER", "MEET", first.host, first.port, first.busPort())
-	}
-	for _, m := range c.Masters {
-		m.Await(t, "cluster_state:ok", "CLUSTER", "INFO")
-		m.Await(t, "cluster_known_nodes:3", "CLUSTER", "INFO")
-	}
-	return c
-}
-
-func (s *RedisServer) busPort() string {
-	for i, a := range s.args {
-		if a == "--cluster-port" {
-			return s.args[i+1]
-		}
-	}
-	return ""
-}
-
-// URL is the address for `counters redis`.
-func (c *RedisCluster) URL() string {
-	var hosts []string
-	for _, m := range c.Masters {
-		hosts = append(hosts, m.Addr())
-	}
-	return "redis+cluster://" + strings.Join(hosts, ",")
 }

@@ -73,7 +73,7 @@ func TestPostgresOutage(t *testing.T) {
 	server := gatetest.Postgres(t)
 	dsn := server.Database(t)
 	p := gatetest.NewProxy(t, server.Addr())
-	p.Down(t)
+	p.Down()
 	b := gatetest.NewBackend(nil)
 	g := onPostgres(t, dsn, strings.Replace(dsn, server.Addr(), p.Addr(), 1), "check", b.Serve(t).URL, "\tquota_health\n"+jobsSite)
 	limit := func(user string) string {
@@ -114,7 +114,7 @@ func TestPostgresOutage(t *testing.T) {
 	g.subscribe("pro", "pro")
 	eventually(t, noticeMax, "the plan of the records counts", func() bool { return limit("pro") == "300" })
 
-	p.Down(t)
+	p.Down()
 	for i := range 20 { // what is known goes on, and who is not known has the default plan
 		if got := limit("pro"); got != "300" {
 			t.Errorf("while the database is down: limit %s", got)

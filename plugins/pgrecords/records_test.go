@@ -14,12 +14,11 @@ import (
 	"github.com/quotagate/quotagate/caddymodule/gatetest"
 	"github.com/quotagate/quotagate/caddymodule/quota"
 	"github.com/quotagate/quotagate/caddymodule/store"
-	"go.uber.org/goleak"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zaptest/observer"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { gatetest.VerifyNoLeaks(m) }
 
 // patience is for what must happen; only a failure waits that long.
 const patience = 20 * time.Second
@@ -186,7 +185,7 @@ func TestDownAtTheStart(t *testing.T) {
 	if err := store.Migrate(t.Context(), db, store.Postgres, "down", t.Output()); err != nil { // there is something to migrate
 		t.Fatal(err)
 	}
-	p.Down(t)
+	p.Down()
 	core, logs := observer.New(zap.InfoLevel)
 	began := time.Now()
 	r := openRecords(t, m, caddymodule.Env{Log: zap.New(core), DefaultPlan: "pro"})
@@ -209,13 +208,13 @@ func TestHangingAtTheStart(t *testing.T) {
 	t.Parallel()
 	m := &Module{ConnectTimeout: caddy.Duration(300 * time.Millisecond)}
 	p, _ := behind(t, m)
-	p.Hang()
+	p.Hang(t)
 	began := time.Now()
 	r := openRecords(t, m, caddymodule.Env{})
 	if took := time.Since(began); took > 2*time.Second {
 		t.Errorf("opening took %s", took)
 	}
-	p.Resume()
+	p.Resume(t)
 	eventually(t, "the records can be used", func() bool {
 		_, err := r.Entitlement(t.Context(), "user:1")
 		return err == nil
@@ -235,7 +234,7 @@ func TestLostInTheMiddle(t *testing.T) {
 	if err := load(); err != nil {
 		t.Fatal(err)
 	}
-	p.Down(t)
+	p.Down()
 	if err := load(); err == nil {
 		t.Error("loaded from a server that is down")
 	}
@@ -245,7 +244,7 @@ func TestLostInTheMiddle(t *testing.T) {
 	if took := time.Since(began); took > 2*time.Second {
 		t.Errorf("recovery took %s", took)
 	}
-	p.Hang()
+	p.Hang(t)
 	hanging, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
 	defer cancel()
 	began = time.Now()
@@ -255,7 +254,7 @@ func TestLostInTheMiddle(t *testing.T) {
 	if took := time.Since(began); took > 300*time.Millisecond+2*cancelPatience {
 		t.Errorf("a server that hangs was waited for for %s", took)
 	}
-	p.Resume()
+	p.Resume(t)
 	eventually(t, "loads succeed again", func() bool { return load() == nil })
 }
 
@@ -405,7 +404,7 @@ func TestAnnouncementsAreCutOff(t *testing.T) {
 	core, logs := observer.New(zap.InfoLevel)
 	r := openRecords(t, m, caddymodule.Env{Log: zap.New(core)})
 	changes := follow(t, r)
-	for i, fail := range []func(){func() { p.Down(t) }, p.Hang} {
+	for i, fail := range []func(){p.Down, func() { p.Hang(t) }} {
 		fail()
 		user := fmt.Sprint("cut", i)
 		at := revoke(t, db, user)
@@ -425,7 +424,7 @@ func TestAnnouncementsAreCutOff(t *testing.T) {
 		revoke(t, db, user)
 		expect(t, changes, user)
 	}
-	p.Resume()
+	p.Resume(t)
 	eventually(t, "they are announced again", func() bool { return logs.FilterMessageSnippet("announced again").Len() == 2 })
 }
 
@@ -455,7 +454,7 @@ func TestWatchFails(t *testing.T) {
 	m := &Module{PollInterval: caddy.Duration(20 * time.Millisecond)}
 	p, _ := behind(t, m)
 	r := openRecords(t, m, caddymodule.Env{})
-	p.Down(t)
+	p.Down()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	if err := r.Watch(ctx, 0, func([]quota.Change) {}); err == nil {

@@ -7,10 +7,9 @@ import (
 	"time"
 
 	"github.com/quotagate/quotagate/caddymodule/gatetest"
-	"go.uber.org/goleak"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { gatetest.VerifyNoLeaks(m) }
 
 var prefixes atomic.Int64
 
