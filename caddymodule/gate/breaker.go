@@ -2,27 +2,42 @@ package gate
 
 import (
 	"context"
+	"errors"
+	"sync/atomic"
 	"time"
 
 	"github.com/quotagate/quotagate/caddymodule/quota"
 	"go.uber.org/zap"
+	"golang.org/x/sync/errgroup"
 )
 
-// run probes while the breaker is open, and settles what an outage leaves. It
-// never waits for the records.
+// run probes while the breaker is open. Nothing else is done here: whatever is
+// slow about an outage must not keep it from being over.
 func (g *guarded) run(ctx context.Context) {
-	tick := time.NewTicker(settleEvery)
-	defer tick.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-g.tripped:
 			g.recover(ctx)
+		}
+	}
+}
+
+// reconcile settles what outages leave, and keeps what is counted here small. It
+// never waits for the records.
+func (g *guarded) reconcile(ctx context.Context) {
+	tick := time.NewTicker(settleEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-g.back:
 		case <-tick.C:
 			g.local.sweep(sweepBatch)
-			g.settle(ctx)
 		}
+		g.settle(ctx)
 	}
 }
 
@@ -41,10 +56,11 @@ func (g *guarded) recover(ctx context.Context) {
 			return
 		case <-time.After(wait):
 		}
-		g.local.sweep(sweepBatch)
-		if err := g.probe(ctx); err == nil {
+		err := g.probe(ctx)
+		if err == nil {
 			break
 		}
+		g.learn(err)
 		wait = min(2*wait, probeEvery)
 	}
 	g.mu.Lock()
@@ -54,7 +70,20 @@ func (g *guarded) recover(ctx context.Context) {
 	g.mu.Unlock()
 	g.fault.Store(nil)
 	g.log.Warn("the counters answer again", zap.Duration("outage", lasted))
-	g.settle(ctx)
+	select {
+	case g.back <- struct{}{}:
+	default:
+	}
+}
+
+// learn keeps why the counters are out of reach now: a server that was gone may
+// be reading its data, and one that hung be a replica.
+func (g *guarded) learn(err error) {
+	var f *CounterError
+	if errors.As(err, &f) && f.Kind != g.fault.Load().Kind {
+		g.fault.Store(outOfReach(f.Kind))
+		g.log.Warn("the counters are out of reach for another reason", zap.Error(f))
+	}
 }
 
 func (g *guarded) probe(ctx context.Context) error {
@@ -79,17 +108,25 @@ func (g *guarded) settle(ctx context.Context) {
 	if _, ended := g.local.holds(); ended > 0 {
 		return // the recorder has yet to write it
 	}
-	accounts := g.doubts()
-	for i, account := range accounts {
-		if err := g.shared.Forget(ctx, account); err != nil {
-			for _, left := range accounts[i:] {
-				g.doubt(left)
+	var all errgroup.Group
+	all.SetLimit(forgetsAtOnce)
+	var failed atomic.Bool
+	for _, account := range g.doubts() {
+		all.Go(func() error {
+			if failed.Load() {
+				g.doubt(account)
+				return nil
 			}
-			if !g.faulty(ctx, err) {
-				g.stats.counterFault(err)
+			err := g.shared.Forget(ctx, account)
+			if err != nil {
+				failed.Store(true)
+				g.doubt(account)
 			}
-			return
-		}
+			return err
+		})
+	}
+	if err := all.Wait(); err != nil && !g.faulty(ctx, err) {
+		g.stats.counterFault(err)
 	}
 }
 

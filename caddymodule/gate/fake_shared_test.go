@@ -103,6 +103,8 @@ type fakeNode struct {
 	totals map[string]map[quota.Key]*nodeTotal // known of each epoch, the largest seen
 	order  []string                            // ended epochs
 	lost   int
+	// forgetting is how long Forget takes.
+	forgetting time.Duration
 	// Calls without an answer, at the next contact: what ran is undone, or done again
 	// if it has not run.
 	undo, again []func()
@@ -205,7 +207,10 @@ func (n *fakeNode) Probe(context.Context) error {
 	return n.call(func() error { return nil }, nil, nil)
 }
 
-func (n *fakeNode) Reserve(_ context.Context, cs []quota.Charge, d *quota.Decision) error {
+func (n *fakeNode) Reserve(ctx context.Context, cs []quota.Charge, d *quota.Decision) error {
+	if err := ctx.Err(); err != nil {
+		return &CounterError{Kind: FaultOther, NotRun: true, Err: err}
+	}
 	epoch, charged := "", []quota.Charge(nil)
 	return n.call(func() error {
 		epoch = n.epoch
@@ -295,6 +300,7 @@ func (n *fakeNode) Fill(_ context.Context, bs []quota.Base) error {
 }
 
 func (n *fakeNode) Forget(_ context.Context, account quota.Subject) error {
+	time.Sleep(n.forgetting)
 	return n.call(func() error {
 		n.s.gen++
 		for k, u := range n.s.usage {

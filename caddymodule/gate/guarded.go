@@ -23,9 +23,11 @@ type guarded struct {
 	stats  *Stats
 	log    *zap.Logger
 
-	// fault is why the breaker is open; nil while it is closed.
+	// fault is why the breaker is open, as the latest probe has found; nil while it
+	// is closed.
 	fault   atomic.Pointer[CounterError]
 	tripped chan struct{} // of capacity 1: wakes run
+	back    chan struct{} // of capacity 1: wakes reconcile
 
 	mu     sync.Mutex
 	opened time.Time // when the breaker last opened
@@ -49,6 +51,8 @@ const (
 	maxDoubtful = 10_000
 	settleEvery = 250 * time.Millisecond
 	sweepBatch  = 2000
+	// forgetsAtOnce bounds the calls of settle that requests may have to wait behind.
+	forgetsAtOnce = 16
 )
 
 // errOpen is what the counters would answer.
@@ -62,13 +66,16 @@ func guard(e Engine, stats *Stats, log *zap.Logger) (Engine, *guarded) {
 	}
 	g := &guarded{
 		shared: e, prober: p, local: newLocal(), stats: stats, log: log,
-		tripped: make(chan struct{}, 1), doubtful: map[quota.Subject]struct{}{},
+		tripped: make(chan struct{}, 1), back: make(chan struct{}, 1), doubtful: map[quota.Subject]struct{}{},
 	}
 	return g, g
 }
 
 // Reserve implements Counters.
 func (g *guarded) Reserve(ctx context.Context, cs []quota.Charge, d *quota.Decision) error {
+	if ctx.Err() != nil { // its client has left, but it may reach the backend all the same
+		ctx = context.WithoutCancel(ctx)
+	}
 	if g.fault.Load() == nil {
 		err := g.shared.Reserve(ctx, cs, d)
 		if err == nil || !g.faulty(ctx, err) {
@@ -147,9 +154,12 @@ func (g *guarded) faulty(ctx context.Context, err error) bool {
 	return true
 }
 
+func outOfReach(kind FaultKind) *CounterError {
+	return &CounterError{Kind: kind, NotRun: true, Err: errOpen}
+}
+
 func (g *guarded) trip(f *CounterError) {
-	open := &CounterError{Kind: f.Kind, NotRun: true, Err: errOpen}
-	if !g.fault.CompareAndSwap(nil, open) {
+	if !g.fault.CompareAndSwap(nil, outOfReach(f.Kind)) {
 		return
 	}
 	g.mu.Lock()

@@ -204,7 +204,7 @@ func TestBreakerStaysClosed(t *testing.T) {
 		if code := m.try(t, alice, work(20, time.Hour, denyOnOutage)); code != quota.CodeLimiterUnavailable {
 			t.Errorf("a rule that denies: %q", code)
 		}
-		f.shared.set(callsRan)
+		f.shared.set(callsWork)
 		ctx, leave := context.WithCancel(t.Context())
 		leave()
 		ticket, err := m.gate.Admit(ctx, m.caller(t, alice), []quota.Applied{work(20, time.Hour)}, Policy{})
@@ -215,11 +215,79 @@ func TestBreakerStaysClosed(t *testing.T) {
 		if m.rt.Outage() != nil || m.rt.Stats.BreakerOpened.Load() != 0 {
 			t.Error("the breaker opened")
 		}
-		f.shared.set(callsWork)
+		if n := m.rt.Stats.LocalAdmitted.Load(); n != 1 {
+			t.Errorf("%d were judged here: the client that left is judged by the counters", n)
+		}
 		m.try(t, alice, work(20, time.Hour))
 		time.Sleep(2 * time.Second)
 		if n := f.records.used(alice, "jobs", quota.PeriodMonth); n != 3 {
 			t.Errorf("%d jobs are recorded, want 3", n)
+		}
+	})
+}
+
+// An outage that is being settled, however long that takes, does not keep the
+// next one from being over.
+func TestOutageWhileSettling(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		f := newFleet(t, 1, limited(100, 0))
+		defer f.stop()
+		m := f.nodes[0]
+		m.node.forgetting = time.Minute
+		for range 2 {
+			f.shared.set(callsRefused)
+			m.try(t, alice, work(20, time.Hour))
+			time.Sleep(3 * time.Second)
+			f.shared.set(callsWork)
+			time.Sleep(2 * time.Second)
+			if m.rt.Outage() != nil {
+				t.Error("it lasts two seconds after the counters are back")
+			}
+		}
+	})
+}
+
+// An outage is named after what is wrong now.
+func TestOutageChangesItsKind(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		f := newFleet(t, 1, limited(100, 0))
+		defer f.stop()
+		m := f.nodes[0]
+		f.shared.set(callsRefused)
+		m.try(t, alice, work(20, time.Hour))
+		began := m.rt.Outage()
+		if began == nil || began.Kind != FaultUnreachable {
+			t.Fatalf("%+v", began)
+		}
+		f.shared.set(callsHang)
+		time.Sleep(time.Second)
+		if o := m.rt.Outage(); o == nil || o.Kind != FaultTimeout || o.Since != began.Since {
+			t.Errorf("%+v", o)
+		}
+	})
+}
+
+// Whoever was refused in an outage is let in when others have given back, as
+// whoever was let in.
+func TestOutageRenewsWhoWasRefused(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		f := newFleet(t, 2, limited(1, 0))
+		defer f.stop()
+		job := applied(quota.Rule{Name: "job", Spends: spend("jobs", 1)})
+		a, b := f.nodes[0], f.nodes[1]
+		running := b.admit(t, b.caller(t, alice), job)
+		time.Sleep(2 * time.Second) // flushed
+		f.shared.set(callsRefused)
+		if code := a.try(t, alice, job); code != quota.CodeQuotaExceeded {
+			t.Fatalf("the second: %q", code)
+		}
+		running.Settle(t.Context(), Result{Fate: Unreached})
+		time.Sleep(4 * time.Second)
+		if code := a.try(t, alice, job); code != "" {
+			t.Errorf("after the first was given back: %q", code)
 		}
 	})
 }

@@ -184,6 +184,7 @@ func (l *local) look(cs []quota.Charge, d *quota.Decision, now time.Time, take b
 		}
 		if u != nil {
 			u.asked = now
+			u.own(c.Account, c.End)
 			o.Used = u.known()
 			if u.spent+c.Cost > quota.MaxAmount || o.Used+c.Cost > quota.MaxAmount {
 				return quota.ErrOverflow
@@ -267,10 +268,15 @@ func (l *local) counter(k quota.Key, account quota.Subject, end int64) *localUsa
 		u = new(localUsage)
 		l.usage[k] = u
 	}
+	u.own(account, end)
+	return u
+}
+
+// own tells whose counter it is, if that is not known yet: Fill makes it without.
+func (u *localUsage) own(account quota.Subject, end int64) {
 	if u.account == "" {
 		u.account, u.end = quota.Subject(strings.Clone(string(account))), end
 	}
-	return u
 }
 
 // cold says how cold counters are loaded: without the epochs that are held here.

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/quotagate/quotagate/caddymodule/quota"
@@ -83,12 +85,21 @@ func (r *reaper) round(ctx context.Context) error {
 	if r.rounds++; r.rounds%listEvery == 1 {
 		errs = append(errs, r.tell(ctx))
 	}
+	r.forget(kept)
 	for _, e := range kept {
 		if err := r.see(ctx, e); err != nil {
 			errs = append(errs, fmt.Errorf("epoch %s: %w", e.Epoch, err))
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// forget drops what is known of epochs that somebody else has dropped. What is
+// forgotten too early is copied once more, which does no harm.
+func (r *reaper) forget(kept []quota.ClosedEpoch) {
+	maps.DeleteFunc(r.copied, func(epoch string, _ struct{}) bool {
+		return !slices.ContainsFunc(kept, func(e quota.ClosedEpoch) bool { return e.Epoch == epoch })
+	})
 }
 
 // tell tells the records of epochs that the counters hold, each once: those of
@@ -135,11 +146,7 @@ func (r *reaper) see(ctx context.Context, e quota.ClosedEpoch) error {
 	if err := r.keeper.DropEpoch(ctx, e.Epoch); err != nil {
 		return fmt.Errorf("dropping it from the counters: %w", err)
 	}
-	if err := r.records.Dropped(ctx, e.Epoch); err != nil {
-		return err
-	}
-	delete(r.copied, e.Epoch)
-	return nil
+	return r.records.Dropped(ctx, e.Epoch)
 }
 
 // copy writes what the counters hold of a closed epoch into the records, as its

@@ -170,6 +170,10 @@ func TestPausedProcess(t *testing.T) {
 					reap()
 				}
 				time.Sleep(dropAfter + 5*time.Second)
+				reap()
+				if len(other.copied) != 0 {
+					t.Errorf("%d epochs that somebody else has dropped are remembered", len(other.copied))
+				}
 				f.stop()
 				if n := f.records.used(alice, "jobs", quota.PeriodMonth); n != 4 {
 					t.Errorf("%d jobs are recorded, want 4", n)

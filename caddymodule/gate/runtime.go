@@ -108,6 +108,7 @@ func (rt *Runtime) Start(ctx context.Context) {
 	rt.wg.Go(func() { rt.Streams.run(ctx) })
 	if rt.guard != nil {
 		rt.wg.Go(func() { rt.guard.run(ctx) })
+		rt.wg.Go(func() { rt.guard.reconcile(ctx) })
 		rt.wg.Go(func() { rt.refills.run(ctx) })
 	}
 	if rt.reaper != nil {

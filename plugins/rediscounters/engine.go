@@ -100,7 +100,7 @@ func (e *Engine) Close() error {
 	}
 	e.stop()
 	e.wg.Wait()
-	if err := e.settleAll(); err != nil {
+	if err := e.settleAll(context.Background()); err != nil {
 		e.log.Warn("some calls could not be settled: what they may have charged stays charged",
 			zap.Int("calls", e.unsettled.len()), zap.Error(err))
 	}

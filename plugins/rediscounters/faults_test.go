@@ -282,3 +282,59 @@ func TestExactThroughFaults(t *testing.T) {
 		})
 	}
 }
+
+// TestSlowNetwork: what concerns every bucket, or every call in doubt, does not
+// take as many round trips after one another.
+func TestSlowNetwork(t *testing.T) {
+	t.Parallel()
+	const (
+		delay = 20 * time.Millisecond
+		long  = 10 * time.Second // one after the other, 1,024 buckets take 20 s and more
+	)
+	s := gatetest.Redis(t)
+	p := gatetest.NewProxy(t, s.Addr())
+	o := options(t, "redis://"+p.Addr())
+	o.Timeout = time.Second
+	e := openTest(t, o)
+	c := usageCharge("user:1", loadMetric, quota.PeriodMonth)
+	var d quota.Decision
+	if err := e.Reserve(t.Context(), []quota.Charge{c}, &d); err != nil {
+		t.Fatal(err)
+	}
+	p.Delay(t, delay)
+	within := func(what string, most time.Duration, do func() error) {
+		t.Helper()
+		began := time.Now()
+		if err := do(); err != nil {
+			t.Errorf("%s: %v", what, err)
+		}
+		if took := time.Since(began); took > most {
+			t.Errorf("%s took %s", what, took)
+		}
+	}
+	within("forgetting all", long, func() error { return e.Forget(t.Context(), quota.AllSubjects) })
+	within("dropping an epoch", long, func() error { return e.DropEpoch(t.Context(), e.current.Load().id) })
+
+	p.Hang(t)
+	const calls = 300
+	var wg sync.WaitGroup
+	for range calls {
+		wg.Go(func() {
+			var d quota.Decision
+			if err := e.Reserve(context.Background(), []quota.Charge{c}, &d); kindOf(err) != gate.FaultTimeout {
+				t.Errorf("while the network hangs: %v", err)
+			}
+		})
+	}
+	wg.Wait()
+	p.Resume(t)
+	gatetest.Await(t, long, func() error { return e.Probe(t.Context()) })
+	within("settling", 3*time.Second, func() error { // one after the other: 6 s
+		for e.unsettled.len() > 0 {
+			if err := e.settleAll(t.Context()); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}

@@ -54,7 +54,7 @@ func (e *Engine) maintain(ctx context.Context) {
 			e.relearn.Store(false)
 		}
 		if e.unsettled.len() > 0 {
-			_ = e.settleAll() // stays in doubt; whoever calls next reports what is wrong
+			_ = e.settleAll(ctx) // stays in doubt; whoever calls next reports what is wrong
 		}
 	}
 }
@@ -124,7 +124,7 @@ func (e *Engine) Ping(ctx context.Context) error {
 }
 
 // Probe reports whether Reserve would succeed on every server, and settles the
-// calls that are in doubt. It is gate.Prober's.
+// calls that are in doubt, as far as ctx leaves time. It is gate.Prober's.
 func (e *Engine) Probe(ctx context.Context) error {
 	if err := e.ready(ctx); err != nil {
 		return err
@@ -132,5 +132,5 @@ func (e *Engine) Probe(ctx context.Context) error {
 	if err := e.servers.probe(ctx, e.prefix); err != nil {
 		return err
 	}
-	return e.settleAll()
+	return e.settleAll(ctx)
 }

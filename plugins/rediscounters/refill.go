@@ -98,23 +98,16 @@ func (e *Engine) forget(ctx context.Context, digest quota.Digest) error {
 }
 
 func (e *Engine) forgetAll(ctx context.Context) error {
-	for bucket := range buckets {
+	return e.inBuckets(ctx, func(bucket int) error {
 		var epochs []string
 		for {
-			if err := e.ready(ctx); err != nil {
-				return err
-			}
 			others, err := e.forgetBucket(bucket, epochs)
-			if err != nil {
+			if err != nil || len(others) == 0 {
 				return err
-			}
-			if len(others) == 0 {
-				break
 			}
 			epochs = others
 		}
-	}
-	return nil
+	})
 }
 
 // forgetBucket makes all usage of a bucket cold. Its epochs must be named: if

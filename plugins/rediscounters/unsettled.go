@@ -1,13 +1,17 @@
 package rediscounters
 
 import (
+	"context"
 	"errors"
+	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/quotagate/quotagate/caddymodule/gate"
 	"github.com/quotagate/quotagate/caddymodule/quota"
 	"go.uber.org/zap"
+	"golang.org/x/sync/errgroup"
 )
 
 // doubt is a call of which nobody knows whether it ran.
@@ -91,26 +95,37 @@ func (e *Engine) settled(d *doubt) {
 	}
 }
 
-// settleAll settles the calls in doubt, in order, until Redis does not answer.
-func (e *Engine) settleAll() error {
+// settlesAtOnce bounds the settlements that requests may have to wait behind.
+const settlesAtOnce = 16
+
+// settleAll settles the calls in doubt, several at once, until Redis does not
+// answer or ctx ends: the rest stay in doubt, which is no error. They are of
+// different numbers, so none has to wait for another.
+func (e *Engine) settleAll(ctx context.Context) error {
 	e.unsettled.settling.Lock()
 	defer e.unsettled.settling.Unlock()
 	list := e.unsettled.takeAll()
-	var again []*doubt
+	var all errgroup.Group
+	all.SetLimit(settlesAtOnce)
+	var failed atomic.Bool
 	for i, d := range list {
-		done, err := e.settle(d)
-		if !done {
-			again = append(again, d)
-		}
-		if err != nil {
-			e.unsettled.putBack(append(again, list[i+1:]...))
+		all.Go(func() error {
+			if failed.Load() || ctx.Err() != nil {
+				return nil
+			}
+			done, err := e.settle(d)
+			if err != nil {
+				failed.Store(true)
+			}
+			if done {
+				list[i] = nil
+			}
 			return err
-		}
+		})
 	}
-	if len(again) > 0 {
-		e.unsettled.putBack(again)
-	}
-	return nil
+	err := all.Wait()
+	e.unsettled.putBack(slices.DeleteFunc(list, func(d *doubt) bool { return d == nil }))
+	return err
 }
 
 // settle asks what became of a call, and undoes or completes it. done: it needs
