@@ -185,10 +185,20 @@ func (c *cluster) clientOf(ctx context.Context, bucket int) (*redis.Client, erro
 	return client, nil
 }
 
-// probe writes on each master, to a bucket of its own.
+// probe writes on each master, to a bucket of its own. Where it cannot, another
+// server may have become the master: who that is, is asked before the next probe.
 func (c *cluster) probe(ctx context.Context, prefix string) error {
 	ctx, cancel := context.WithTimeout(ctx, c.o.Timeout)
 	defer cancel()
+	err := c.writeToAll(ctx, prefix)
+	if err != nil {
+		c.fast.ReloadState(ctx)
+		c.slow.ReloadState(ctx)
+	}
+	return err
+}
+
+func (c *cluster) writeToAll(ctx context.Context, prefix string) error {
 	probed := make(map[*redis.Client]bool)
 	for bucket := range buckets {
 		client, err := c.slow.MasterForKey(ctx, c.tag(bucket))
@@ -200,9 +210,6 @@ func (c *cluster) probe(ctx context.Context, prefix string) error {
 		}
 		probed[client] = true
 		if err := write(ctx, client, string(append(appendTag(nil, prefix, bucket), kindProbe...))); err != nil {
-			if kind := kindOf(faultOf(err)); kind == faultMoved || kind == faultAsk {
-				c.slow.ReloadState(ctx)
-			}
 			return faultOf(err)
 		}
 	}
