@@ -1,11 +1,14 @@
 package integration
 
 import (
+	"encoding/json"
 	"fmt"
 	"net/http"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
+	"time"
 
 	"github.com/quotagate/quotagate/caddymodule/gatetest"
 )
@@ -26,14 +29,18 @@ func startFleet(t testing.TB, n int, backend, body string) fleet {
 	return runFleet(t, n, caddyfile, dsn, redis.URL())
 }
 
-// runFleet runs n gateways with that Caddyfile on these servers.
-func runFleet(t testing.TB, n int, caddyfile, dsn, redis string) fleet {
+// runFleet runs n gateways with that Caddyfile on these servers. Each may be
+// prepared before it is started.
+func runFleet(t testing.TB, n int, caddyfile, dsn, redis string, prepare ...func(i int, g *gateway)) fleet {
 	t.Helper()
 	all := make(fleet, n)
 	for i := range all {
 		dir := t.TempDir()
 		g := &gateway{t: t, dir: dir, file: filepath.Join(dir, "Caddyfile"), addr: freeAddr(t), admin: freeAddr(t), dsn: dsn}
 		g.extra = []string{"QUOTA_DSN=" + dsn, "QUOTA_REDIS=" + redis}
+		for _, f := range prepare {
+			f(i, g)
+		}
 		g.write(caddyfile)
 		g.run()
 		all[i] = g
@@ -85,4 +92,84 @@ func limited(n string) func(*reply) bool {
 
 func answered(status int) func(*reply) bool {
 	return func(r *reply) bool { return r.StatusCode == status }
+}
+
+// onServers is a config as in production: what is spent at /work is limited, at
+// /free it is only counted. /clock tells the gateway's time.
+func onServers(backend string, limit int, window time.Duration) string {
+	return strings.Replace(site(backend, fmt.Sprintf(`	quota_health
+	handle /clock {
+		respond {time.now.unix_ms}
+	}
+	quota {
+		rule work {
+			match {
+				path /work
+			}
+			limit work %d/%s
+			spend jobs
+		}
+		rule free {
+			match {
+				path /free
+			}
+			limit free 1000000/1m
+			spend jobs
+		}
+	}
+`, limit, window)), "records sqlite {$DIR}/quota.db",
+		"records postgres {env.QUOTA_DSN} {\n\t\t\tmigrate auto\n\t\t}\n\t\tcounters redis {env.QUOTA_REDIS}", 1)
+}
+
+// unlimit lets nothing but the rules' own limits deny, and waits until each
+// gateway knows of the others.
+func (f fleet) unlimit() {
+	f[0].exec(`UPDATE subscription_plans SET rate_limits = '{}'`)
+	f[0].exec(`UPDATE plan_quotas SET limit_value = NULL WHERE metric = 'jobs'`)
+	f.together()
+}
+
+// together waits until each gateway knows of all changes and of the others.
+func (f fleet) together() {
+	for _, g := range f {
+		g.noticed()
+		eventually(g.t, patience, "the gateways know of each other", func() bool { return g.sharing().Gateways == len(f) })
+	}
+}
+
+func (f fleet) stop() {
+	var wg sync.WaitGroup
+	for _, g := range f {
+		wg.Go(g.stop)
+	}
+	wg.Wait()
+}
+
+// outages is how often the gateways went on without Redis, as their logs say.
+func (f fleet) outages() int {
+	n := 0
+	for _, g := range f {
+		n += strings.Count(g.logged(), "the counters are out of reach")
+	}
+	return n
+}
+
+// sharing is what a gateway says of what it shares with others.
+type sharing struct {
+	Gateways int
+	Outage   *struct{ Kind string }
+}
+
+func (g *gateway) sharing() sharing {
+	g.t.Helper()
+	res, err := client(g.t).Get("http://" + g.admin + "/quota/status")
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	defer res.Body.Close()
+	var v struct{ Sharing sharing }
+	if err := json.NewDecoder(res.Body).Decode(&v); err != nil {
+		g.t.Fatal(err)
+	}
+	return v.Sharing
 }

@@ -33,29 +33,32 @@ var binary = sync.OnceValues(func() (string, error) {
 	if given := os.Getenv("QUOTA_TEST_CADDY"); given != "" {
 		return given, nil
 	}
+	if raceEnabled {
+		return buildGateway("caddy-test-race", nil, "-race")
+	}
+	return buildGateway("caddy-test", nil)
+})
+
+// buildGateway builds the gateway into .bin and answers its path.
+func buildGateway(name string, env []string, flags ...string) (string, error) {
 	root, err := filepath.Abs("../..")
 	if err != nil {
 		return "", err
 	}
-	name := "caddy-test"
-	args := []string{"build"}
-	if raceEnabled {
-		name += "-race"
-		args = append(args, "-race")
-	}
 	path := filepath.Join(root, ".bin", name)
-	cmd := exec.Command("go", append(args, "-o", path, "./caddymodule/cmd/caddy")...)
-	cmd.Dir = root
+	cmd := exec.Command("go", append(append([]string{"build"}, flags...), "-o", path, "./caddymodule/cmd/caddy")...)
+	cmd.Dir, cmd.Env = root, append(os.Environ(), env...)
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("building the gateway: %w\n%s", err, out)
 	}
 	return path, nil
-})
+}
 
 // gateway is a running process of ours.
 type gateway struct {
 	t     testing.TB
 	cmd   *exec.Cmd
+	built func() (string, error) // the program; nil: binary
 	dir   string
 	file  string
 	addr  string // of the first site
@@ -143,7 +146,11 @@ func (g *gateway) write(caddyfile string) {
 // run starts the process, which has no predecessor or a dead one.
 func (g *gateway) run() {
 	g.t.Helper()
-	path, err := binary()
+	built := binary
+	if g.built != nil {
+		built = g.built
+	}
+	path, err := built()
 	if err != nil {
 		g.t.Fatal(err)
 	}
