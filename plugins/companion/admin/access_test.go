@@ -49,6 +49,29 @@ func TestOnlySuperadmins(t *testing.T) {
 	}
 }
 
+// Another site makes no admin's browser do anything with the cookie that it keeps.
+func TestAdminsCookieFromAnotherSite(t *testing.T) {
+	t.Parallel()
+	f := start(t)
+	f.host()
+	const cookie, none = "Cookie: access_token=x", "Authorization: "
+	f.everyOperation(func(method, path string) {
+		if method == "GET" {
+			return // what it answers no other site may read
+		}
+		for _, from := range []string{"Origin: https://evil.example.net", "Origin: null", "Sec-Fetch-Site: cross-site", "Sec-Fetch-Site: same-site", "X-From: nowhere"} {
+			r := f.do(method, path, `{"reason":"x"}`, none, cookie, from)
+			if r.Code != 403 || !strings.Contains(r.Body.String(), "cross_site_request") {
+				t.Errorf("%s: %s %s: %d %s", from, method, path, r.Code, r.Body)
+			}
+		}
+	})
+	if got := f.audited(); len(got) != 0 {
+		t.Errorf("audited %v", got)
+	}
+	f.do("DELETE", "/v1/admin/users/7", "", none, cookie, "Origin: http://example.com").want(200)
+}
+
 func TestBootstrapAdmins(t *testing.T) {
 	t.Parallel()
 	f := start(t)

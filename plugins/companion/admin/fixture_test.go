@@ -49,6 +49,7 @@ type fixture struct {
 
 	countersDown, redisDown bool
 	resets                  []string
+	emptying                func() error // called when counters have been emptied
 	learned                 int
 }
 
@@ -126,6 +127,9 @@ func (f *fixture) reset(_ context.Context, subject quota.Subject, scopes []strin
 		}
 	}
 	f.resets = append(f.resets, fmt.Sprint(subject, emptied))
+	if f.emptying != nil {
+		return emptied, f.emptying()
+	}
 	return emptied, nil
 }
 
@@ -254,8 +258,7 @@ func (f *fixture) do(method, target, body string, headers ...string) *reply {
 // as sends a request as somebody.
 func (f *fixture) as(p *quota.Principal, method, target, body string, headers ...string) *reply {
 	f.Helper()
-	ctx := context.WithValue(f.Context(), callerKey{}, p)
-	r := httptest.NewRequestWithContext(ctx, method, target, strings.NewReader(body))
+	r := httptest.NewRequestWithContext(f.Context(), method, target, strings.NewReader(body))
 	if body != "" {
 		r.Header.Set("Content-Type", "application/json")
 	}
@@ -269,6 +272,12 @@ func (f *fixture) as(p *quota.Principal, method, target, body string, headers ..
 			r.Header.Del(name)
 		}
 	}
+	return f.send(p, r)
+}
+
+func (f *fixture) send(p *quota.Principal, r *http.Request) *reply {
+	f.Helper()
+	r = r.WithContext(context.WithValue(r.Context(), callerKey{}, p))
 	w := httptest.NewRecorder()
 	if err := f.server.ServeHTTP(w, r, caddyhttp.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) error {
 		w.WriteHeader(passedOn)

@@ -2,9 +2,11 @@ package admin
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
+	"time"
 
 	"github.com/quotagate/quotagate/caddymodule/quota"
 	"github.com/quotagate/quotagate/caddymodule/store"
@@ -36,6 +38,9 @@ const (
 	hostNotConfigured = "not_configured"
 )
 
+// clearTime bounds one clearing.
+const clearTime = 15 * time.Second
+
 // backendScopes are what a backend counts by itself, whatever plans name.
 func backendScopes() []string { return []string{"login", "register", "password_reset", "2fa"} }
 
@@ -56,9 +61,21 @@ func (s *service) clearRateLimits(ctx context.Context, st *store.Store, in *clea
 	if err != nil {
 		return limitsCleared{}, "", err
 	}
+	named, err := hostScopes(ctx, st, scopes)
+	if err != nil {
+		return limitsCleared{}, "", err
+	}
+	// Counters know no transaction: who leaves now does not keep what was done to
+	// them out of the audit log.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), clearTime)
+	defer cancel()
 	ours, err := s.reset(ctx, quota.UserSubject(u.ID), scopes)
 	if err != nil {
-		return limitsCleared{}, "", fmt.Errorf("emptying the counters: %w", err)
+		err = fmt.Errorf("emptying the counters: %w", err)
+		if len(ours) > 0 { // some of them
+			err = errors.Join(err, st.NoteCleared(ctx, s.actor(ctx), u.ID, reason, ours, nil))
+		}
+		return limitsCleared{}, "", err
 	}
 	out := limitsCleared{Message: "Rate limits cleared", ClearedKeys: []string{}, Reach: "all_gateways", HostRedis: hostNotConfigured}
 	if s.local() {
@@ -67,35 +84,38 @@ func (s *service) clearRateLimits(ctx context.Context, st *store.Store, in *clea
 	for _, scope := range ours {
 		out.ClearedKeys = append(out.ClearedKeys, "quota:"+scope+":user:"+u.ID)
 	}
-	theirs, err := s.clearHost(ctx, st, u, scopes, &out)
-	if err != nil {
-		return limitsCleared{}, "", err
-	}
+	theirs := s.clearHost(ctx, u, named, &out)
 	out.Count = len(out.ClearedKeys)
 	return out, "", st.NoteCleared(ctx, s.actor(ctx), u.ID, reason, ours, theirs)
 }
 
-// clearHost removes the backend's own keys, by their names: nothing is searched
-// for. It answers the scopes that had one.
-func (s *service) clearHost(ctx context.Context, st *store.Store, u *store.DirectoryUser, scopes []string, out *limitsCleared) ([]string, error) {
-	if s.hostKeys == nil || u.Email == nil || *u.Email == "" {
-		return nil, nil
+// hostScopes are those by which the backend may count: the named ones, or all
+// that anybody knows of.
+func hostScopes(ctx context.Context, st *store.Store, named []string) ([]string, error) {
+	if len(named) > 0 {
+		return named, nil
 	}
-	if len(scopes) == 0 {
-		known := map[string]bool{}
-		for _, scope := range backendScopes() {
+	known := map[string]bool{}
+	for _, scope := range backendScopes() {
+		known[scope] = true
+	}
+	plans, err := st.ListPlans(ctx, store.PlanFilter{})
+	if err != nil {
+		return nil, err
+	}
+	for _, p := range plans {
+		for scope := range p.RateLimits {
 			known[scope] = true
 		}
-		plans, err := st.ListPlans(ctx, store.PlanFilter{})
-		if err != nil {
-			return nil, err
-		}
-		for _, p := range plans {
-			for scope := range p.RateLimits {
-				known[scope] = true
-			}
-		}
-		scopes = slices.Sorted(maps.Keys(known))
+	}
+	return slices.Sorted(maps.Keys(known)), nil
+}
+
+// clearHost removes the backend's own keys, by their names: nothing is searched
+// for. It answers the scopes that had one.
+func (s *service) clearHost(ctx context.Context, u *store.DirectoryUser, scopes []string, out *limitsCleared) []string {
+	if s.hostKeys == nil || u.Email == nil || *u.Email == "" {
+		return nil
 	}
 	keys := make([]string, len(scopes))
 	for i, scope := range scopes {
@@ -113,5 +133,5 @@ func (s *service) clearHost(ctx context.Context, st *store.Store, u *store.Direc
 		out.HostRedis = hostUnavailable
 		s.log.Error("the backend's own rate limits cannot be cleared", zap.Error(err))
 	}
-	return theirs, nil
+	return theirs
 }

@@ -3,8 +3,10 @@ package api
 import (
 	"context"
 	"errors"
+	"net"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
@@ -32,6 +34,9 @@ func actorOf(r *http.Request, c *gate.Caller) store.Actor {
 	ip, _ := caddyhttp.GetVar(r.Context(), caddyhttp.ClientIPVarKey).(string)
 	if ip == "" {
 		ip = r.RemoteAddr
+		if host, _, err := net.SplitHostPort(ip); err == nil {
+			ip = host
+		}
 	}
 	a := store.Actor{Type: store.ActorUser, IP: ip, UserAgent: r.UserAgent(), RequestID: caddymodule.NewDecisionID()}
 	if p := c.Principal; p != nil && !p.Anonymous() {
@@ -65,6 +70,10 @@ func Actor(ctx context.Context) store.Actor {
 	return a.actor
 }
 
+// browserSchemes are those that a browser sends by itself, once it has a password
+// (from a link, say) or an operating system that logs in.
+func browserSchemes() []string { return []string{"basic", "digest", "negotiate", "ntlm"} }
+
 // forgeable reports whether another site could have made a browser send the
 // request: it changes something, carries no Authorization that a script must be
 // allowed to set, and does not say that it comes from this site.
@@ -73,9 +82,8 @@ func forgeable(r *http.Request) bool {
 	case http.MethodGet, http.MethodHead, http.MethodOptions:
 		return false
 	}
-	// Basic is what a browser sends by itself, for a link that holds a password.
 	scheme, _, _ := strings.Cut(r.Header.Get("Authorization"), " ")
-	if scheme != "" && !strings.EqualFold(scheme, "basic") {
+	if scheme != "" && !slices.Contains(browserSchemes(), strings.ToLower(scheme)) {
 		return false
 	}
 	if len(r.Header["Cookie"]) == 0 {
