@@ -30,6 +30,11 @@ if ! command -v systemd-analyze >/dev/null 2>&1; then
 	packages+=(systemd)
 fi
 
+# The commands of the guide for administrators are run as they stand there.
+if ! command -v curl >/dev/null 2>&1; then
+	packages+=(curl)
+fi
+
 # Those of the counters in Redis start servers, Sentinels and a Cluster.
 if ! command -v redis-server >/dev/null 2>&1 || ! command -v redis-cli >/dev/null 2>&1; then
 	packages+=(redis-server)
