@@ -169,3 +169,36 @@ func decode(t testing.TB, r *reply, v any) {
 		t.Fatalf("%s: %v: %s", r.Status, err, r.body)
 	}
 }
+
+// The example starts as its README says, and the README's commands do what they show.
+func TestFastAPIExample(t *testing.T) {
+	t.Parallel()
+	interpreter := python(t)
+	caddy, err := binary()
+	if err != nil {
+		t.Fatal(err)
+	}
+	gate, auth, dashboard := freeAddr(t), freeAddr(t), freeAddr(t)
+	cmd := exec.Command("../../examples/fastapi/run.sh")
+	startUvicorn(t, cmd, "", append(os.Environ(), "CADDY="+caddy, "PYTHON="+interpreter, "PYTHONDONTWRITEBYTECODE=1", "JWT_SECRET="+secret,
+		"DATABASE_URL="+strings.Replace(gatetest.Postgres(t).Database(t), "postgres://", "postgresql://", 1), "REDIS_URL="+gatetest.Redis(t).URL(),
+		"AUTH_UPSTREAM="+auth, "DASHBOARD_UPSTREAM="+dashboard, "QUOTA_HTTP_PORT="+portOf(gate), "QUOTA_METRICS_PORT="+portOf(freeAddr(t)),
+		"CADDY_ADMIN="+freeAddr(t)))
+	await(t, "http://"+gate+"/v1/auth/health")
+	await(t, "http://"+dashboard+"/health")
+	var commands strings.Builder
+	for line := range strings.Lines(read(t, "../../examples/fastapi/README.md")) {
+		if line, ok := strings.CutPrefix(line, "    "); ok && strings.Contains(line, "localhost:8080") {
+			commands.WriteString(strings.ReplaceAll(line, "localhost:8080", gate))
+		}
+	}
+	out, err := exec.CommandContext(t.Context(), "bash", "-euc", commands.String()).CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	for _, want := range []string{`"email":"a@example.com"`, "HTTP/1.1 201 Created", `"jobs/month";r=9;`} {
+		if !strings.Contains(strings.ReplaceAll(string(out), "Ratelimit", "RateLimit"), want) {
+			t.Errorf("no %s in:\n%s", want, out)
+		}
+	}
+}

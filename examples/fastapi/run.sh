@@ -4,7 +4,8 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 root=$(cd ../.. && pwd)
 
-: "${DATABASE_URL:?set it to the backends' database, e.g. postgresql://localhost/app}"
+: "${DATABASE_URL:?set it to the database of the backends, e.g. postgresql://localhost/app}"
+export AUTH_UPSTREAM=${AUTH_UPSTREAM:-localhost:8001} DASHBOARD_UPSTREAM=${DASHBOARD_UPSTREAM:-localhost:8002}
 caddy=${CADDY:-$root/.bin/caddy}
 [ -x "$caddy" ] || { echo "$caddy is missing: run make build in $root, or set CADDY" >&2; exit 1; }
 python=${PYTHON:-/usr/bin/python3}
@@ -28,7 +29,7 @@ fi
 
 trap 'kill $(jobs -p) 2>/dev/null; wait' EXIT
 trap 'exit 0' INT TERM
-"$python" -m uvicorn backend.auth:app --host 127.0.0.1 --port 8001 --proxy-headers &
-"$python" -m uvicorn backend.dashboard:app --host 127.0.0.1 --port 8002 --proxy-headers &
+"$python" -m uvicorn backend.auth:app --host 127.0.0.1 --port "${AUTH_UPSTREAM##*:}" --proxy-headers &
+"$python" -m uvicorn backend.dashboard:app --host 127.0.0.1 --port "${DASHBOARD_UPSTREAM##*:}" --proxy-headers &
 "$caddy" run --config "$root/Caddyfile" &
 wait -n
