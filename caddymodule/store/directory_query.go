@@ -3,8 +3,6 @@ package store
 import (
 	"context"
 	"database/sql"
-	"encoding/base64"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -83,7 +81,11 @@ func (q *directoryQuery) contains(c hostColumn, text string) string {
 		return "INSTR(LOWER(" + q.asText(c) + "), LOWER(" + q.text(text) + ")) > 0"
 	}
 	literal := strings.NewReplacer(`\`, `\\`, `%`, `\%`, `_`, `\_`).Replace(text)
-	return "LOWER(" + q.asText(c) + ") LIKE LOWER(" + q.text("%"+literal+"%") + `) ESCAPE '\'`
+	column := q.asText(c)
+	if c.folds {
+		column += ` COLLATE pg_catalog."default"`
+	}
+	return "LOWER(" + column + ") LIKE LOWER(" + q.text("%"+literal+"%") + `) ESCAPE '\'`
 }
 
 // onPlan is the condition of users whose plan is the named one now.
@@ -215,13 +217,6 @@ func (p *UserPage) check() (userOrder, error) {
 	return userOrder{name, reverse}, nil
 }
 
-// cursor is where a page ends.
-type cursor struct {
-	Sort string  `json:"s"`
-	ID   string  `json:"i"`
-	At   *string `json:"v"` // the value that is sorted by
-}
-
 // page is the statement of a page.
 func (q *directoryQuery) page(o userOrder, p UserPage) (string, error) {
 	id := "u." + q.table.columns["id"].name
@@ -293,10 +288,6 @@ func (q *directoryQuery) exact(c hostColumn) string {
 	return "CAST(u." + c.name + " AS TEXT)"
 }
 
-func errCursor() error {
-	return invalid("cursor", "is not one that this list has given: begin anew without it")
-}
-
 // check refuses what no engine can compare with.
 func (f UserFilter) check() error {
 	for _, t := range []struct{ field, text string }{{"search", f.Search}, {"status", f.Status}, {"plan", f.Plan}} {
@@ -309,19 +300,6 @@ func (f UserFilter) check() error {
 
 // isText reports whether Postgres has such a text.
 func isText(text string) bool { return !strings.ContainsRune(text, 0) && utf8.ValidString(text) }
-
-func readCursor(text string, o userOrder) (cursor, error) {
-	var c cursor
-	raw, err := base64.RawURLEncoding.DecodeString(text)
-	if err != nil {
-		return c, errCursor()
-	}
-	if err := json.Unmarshal(raw, &c); err != nil || c.Sort != o.String() || c.ID == "" ||
-		!isText(c.ID) || c.At != nil && !isText(*c.At) {
-		return c, errCursor()
-	}
-	return c, nil
-}
 
 func (o userOrder) String() string {
 	if o.reverse {
@@ -340,11 +318,9 @@ func (q *directoryQuery) run(ctx context.Context, tx sqlgen.DBTX, text string, o
 	var last cursor
 	for rows.Next() {
 		if len(users) == limit {
-			raw, err := json.Marshal(last)
-			if err != nil {
-				return nil, "", fmt.Errorf("making a cursor: %w", err)
+			if next, err = last.text(); err != nil {
+				return nil, "", err
 			}
-			next = base64.RawURLEncoding.EncodeToString(raw)
 			break
 		}
 		u, at, err := q.scan(rows)
@@ -355,16 +331,6 @@ func (q *directoryQuery) run(ctx context.Context, tx sqlgen.DBTX, text string, o
 		last = cursor{Sort: o.String(), ID: u.ID, At: at}
 	}
 	return users, next, q.cursorFault(rows.Err())
-}
-
-// cursorFault is an error of a page. A cursor whose value is none of its column's
-// was made up: what else is compared was looked at before.
-func (q *directoryQuery) cursorFault(err error) error {
-	var state interface{ SQLState() string }
-	if q.continued && errors.As(err, &state) && strings.HasPrefix(state.SQLState(), "22") {
-		return errCursor()
-	}
-	return err
 }
 
 func (q *directoryQuery) scan(rows *sql.Rows) (u DirectoryUser, at *string, err error) {

@@ -93,6 +93,9 @@ type hostColumn struct {
 	words []string // of classEnum
 	// notNull says that every row has a value, so that an order has no place for none.
 	notNull bool
+	// folds says that texts which differ may be equal (a collation that is not
+	// deterministic): Postgres looks for no part of such a text.
+	folds bool
 }
 
 func (c hostColumn) there() bool { return c.name != "" }

@@ -25,7 +25,8 @@ func (s *Store) lookUpTable(ctx context.Context, o *HostTable, ours []string) (*
 // counts as the type below it.
 const postgresColumns = `SELECT a.attname, format_type(t.oid, -1), CAST(t.typtype AS text), CAST(t.typcategory AS text),
     COALESCE((SELECT string_agg(e.enumlabel, E'\n' ORDER BY e.enumsortorder) FROM pg_catalog.pg_enum e WHERE e.enumtypid = t.oid), ''),
-    a.attnotnull AND c.relkind IN ('r', 'p')
+    a.attnotnull AND c.relkind IN ('r', 'p'),
+    COALESCE((SELECT NOT co.collisdeterministic FROM pg_catalog.pg_collation co WHERE co.oid = a.attcollation), FALSE)
 FROM pg_catalog.pg_class c
 JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
@@ -46,14 +47,14 @@ func (s *Store) lookUpPostgres(ctx context.Context, schema, name string, byHost 
 	found := false
 	err := s.each(ctx, postgresColumns, []any{schema, name}, func(rows *sql.Rows) error {
 		var column, typ, kind, category, labels string
-		var notNull bool
-		if err := rows.Scan(&column, &typ, &kind, &category, &labels, &notNull); err != nil {
+		var notNull, folds bool
+		if err := rows.Scan(&column, &typ, &kind, &category, &labels, &notNull, &folds); err != nil {
 			return err
 		}
 		found = true
 		if ours, ok := byHost[column]; ok {
 			found := postgresColumn(column, typ, kind, category, labels)
-			found.notNull = notNull
+			found.notNull, found.folds = notNull, folds
 			t.columns[ours] = found
 		}
 		return nil
