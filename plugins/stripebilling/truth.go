@@ -86,10 +86,14 @@ func (c *client) items(ctx context.Context, s *stripe.Subscription) ([]billing.I
 		if i.Price == nil {
 			return fmt.Errorf("%w: item %s has no price", billing.ErrRefused, i.ID)
 		}
-		items = append(items, billing.Item{
+		item := billing.Item{
 			ItemID: i.ID, PriceID: i.Price.ID, LookupKey: i.Price.LookupKey, Quantity: i.Quantity,
 			PeriodStart: moment(i.CurrentPeriodStart), PeriodEnd: moment(i.CurrentPeriodEnd),
-		})
+		}
+		if i.Price.Recurring != nil {
+			item.Interval = string(i.Price.Recurring.Interval)
+		}
+		items = append(items, item)
 		return nil
 	}
 	if s.Items.HasMore {

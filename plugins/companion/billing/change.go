@@ -49,17 +49,23 @@ func (d *desk) planChange(ctx context.Context, st *store.Store, account quota.Su
 	}
 	now := planOf(sub.PriceID, sub.LookupKey)
 	if o.interval == "" {
-		o.interval = intervalOf(sub)
+		o.interval = "month"
+		if sub.Interval == "year" {
+			o.interval = "year"
+		}
 	}
 	of, err := d.offer(ctx, st, o)
 	if err != nil {
 		return nil, err
 	}
 	ch := &PlanChange{Subscription: *sub, Price: of.price, Quantity: o.quantity}
+	if !of.perSeat {
+		ch.Quantity = 1 // the seats of the plan before are not paid for as so many plans
+	}
 	switch {
 	case of.plan.Name != now.Name:
 		ch.AtPeriodEnd = of.plan.Tier < now.Tier
-	case o.interval != intervalOf(sub):
+	case o.interval != sub.Interval:
 		ch.AtPeriodEnd = o.interval == "month"
 	case o.quantity == 0 || o.quantity == sub.Quantity:
 		return nil, errSamePlan // what is pending is taken back by resume
@@ -67,14 +73,6 @@ func (d *desk) planChange(ctx context.Context, st *store.Store, account quota.Su
 		ch.AtPeriodEnd = o.quantity < sub.Quantity
 	}
 	return ch, nil
-}
-
-// intervalOf is month or year, by the length of the period that is paid.
-func intervalOf(s *Subscription) string {
-	if s.PeriodEnd.Sub(s.PeriodStart) > 100*24*time.Hour {
-		return "year"
-	}
-	return "month"
 }
 
 // preview says what a change would cost, and from when it would hold.

@@ -150,16 +150,11 @@ func TestSubscriptionOfManyItems(t *testing.T) {
 	t.Parallel()
 	s := newShop(t)
 	s.buy("enterprise")
-	price := func(key string) string {
-		v, err := s.post(t.Context(), "/v1/prices?lookup_keys[]="+key, nil)
-		s.ok(err)
-		return v["data"].([]any)[0].(map[string]any)["id"].(string)
-	}
 	// The extra comes first, as it may.
 	sub := s.current()
 	_, err := s.post(t.Context(), "/v1/subscriptions/"+sub.ID, url.Values{
-		"items[0][id]": {sub.ItemID}, "items[0][price]": {price("mystery")},
-		"items[1][price]": {price("enterprise_monthly")}, "proration_behavior": {"none"},
+		"items[0][id]": {sub.ItemID}, "items[0][price]": {s.priceOf("mystery")},
+		"items[1][price]": {s.priceOf("enterprise_monthly")}, "proration_behavior": {"none"},
 	})
 	s.ok(err)
 	s.tell()

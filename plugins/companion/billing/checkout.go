@@ -45,6 +45,7 @@ type offer struct {
 	plan     *store.Plan
 	price    Price
 	quantity int64
+	perSeat  bool // it may be sold in a quantity
 }
 
 // offer finds the price that sells a plan. What the config says of a plan goes
@@ -77,7 +78,8 @@ func (d *desk) offer(ctx context.Context, st *store.Store, o order) (*offer, err
 	default:
 		return nil, errNotForSale
 	}
-	if of.quantity > 1 && (i < 0 || !plan.Prices[i].PerSeat) {
+	of.perSeat = i >= 0 && plan.Prices[i].PerSeat
+	if of.quantity > 1 && !of.perSeat {
 		return nil, fmt.Errorf("%w in a quantity", errNotForSale)
 	}
 	return of, nil

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"github.com/quotagate/quotagate/caddymodule/store"
 	"github.com/quotagate/quotagate/plugins/companion/billing"
 	"github.com/quotagate/quotagate/plugins/companion/billing/stripefake"
@@ -98,10 +99,13 @@ func (s *shop) customer() string {
 }
 
 // Failed payments: the plan stays for the grace, then it is the default plan, then
-// the payment comes.
+// the payment comes. Not parallel: metrics are the process'.
 func TestFailedPaymentGraceAndRecovery(t *testing.T) {
-	t.Parallel()
 	s := newShop(t)
+	before := map[string]float64{}
+	for _, change := range []string{"subscription.created", "subscription.past_due", "subscription.recovered"} {
+		before[change] = max(0, metric(t, "quotagate_billing_subscription_changes_total", change))
+	}
 	s.buy("pro")
 	s.want("pro active")
 	s.ok(s.fake.FailPayments(s.customer(), "insufficient_funds"))
@@ -125,6 +129,19 @@ func TestFailedPaymentGraceAndRecovery(t *testing.T) {
 	list, total, err := s.Invoices(t.Context(), ann, 0, 10)
 	if err != nil || total != 2 || list[0].Status != "paid" || list[0].Attempts != 2 {
 		t.Errorf("%d invoices: %+v, %v", total, list, err)
+	}
+	kinds, err := s.told(t.Context())
+	want := []string{
+		"subscription.created", "invoice.paid", // bought
+		"subscription.past_due", "invoice.payment_failed", "subscription.recovered", "invoice.paid",
+	}
+	if diff := cmp.Diff(want, kinds); diff != "" || err != nil {
+		t.Errorf("%v; told others (-want +got):\n%s", err, diff)
+	}
+	for _, change := range []string{"subscription.created", "subscription.past_due", "subscription.recovered"} {
+		if n := metric(t, "quotagate_billing_subscription_changes_total", change) - before[change]; n != 1 {
+			t.Errorf("the metric counts %v of %s", n, change)
+		}
 	}
 }
 

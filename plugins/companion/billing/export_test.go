@@ -54,6 +54,24 @@ func (d Desk) Change(ctx context.Context, account quota.Subject, plan, interval 
 	return d.d.change(ctx, st, account, order{plan: plan, interval: interval})
 }
 
+// Order is Checkout in a quantity.
+func (d Desk) Order(ctx context.Context, account quota.Subject, plan string, quantity int64) (*store.CheckoutSession, error) {
+	st, err := d.d.store()
+	if err != nil {
+		return nil, err
+	}
+	return d.d.checkout(ctx, st, buyer{account: account, user: account.ID()}, order{plan: plan, quantity: quantity})
+}
+
+// ChangeSeats is Change in a quantity.
+func (d Desk) ChangeSeats(ctx context.Context, account quota.Subject, plan string, quantity int64) error {
+	st, err := d.d.store()
+	if err != nil {
+		return err
+	}
+	return d.d.change(ctx, st, account, order{plan: plan, quantity: quantity})
+}
+
 // Preview says what a change would cost.
 func (d Desk) Preview(ctx context.Context, account quota.Subject, plan, interval string) (Preview, error) {
 	st, err := d.d.store()

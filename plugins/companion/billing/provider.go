@@ -179,6 +179,7 @@ type Item struct {
 	ItemID string
 	// PriceID and LookupKey name the price.
 	PriceID, LookupKey     string
+	Interval               string // how often the price is paid: day, week, month or year
 	Quantity               int64
 	PeriodStart, PeriodEnd time.Time
 }

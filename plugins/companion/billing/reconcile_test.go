@@ -29,7 +29,7 @@ func (s *shop) lose() billing.Subscription {
 	return sub
 }
 
-// metric is the value of a gauge, as it is scraped.
+// metric is the value of a gauge or counter, as it is scraped; -1: there is none.
 func metric(t *testing.T, name, label string) float64 {
 	t.Helper()
 	reg := prometheus.NewRegistry()
@@ -43,7 +43,7 @@ func metric(t *testing.T, name, label string) float64 {
 	for _, f := range families {
 		for _, m := range f.Metric {
 			if f.GetName() == name && (label == "" || len(m.Label) > 0 && m.Label[0].GetValue() == label) {
-				return m.GetGauge().GetValue()
+				return m.GetGauge().GetValue() + m.GetCounter().GetValue()
 			}
 		}
 	}

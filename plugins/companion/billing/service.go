@@ -98,8 +98,8 @@ func (s *Service) Receive(ctx context.Context, body []byte, signature string) in
 
 // Buyer is an account that asks, and who asks for it.
 type Buyer struct {
-	Account quota.Subject
-	User    string
+	Account     quota.Subject
+	User, Email string // Email may be empty
 }
 
 // Order is what a buyer wants.
@@ -175,7 +175,7 @@ func (s *Service) do(operation string, f func(*desk, *store.Store) error) error 
 // that is open already.
 func (s *Service) Checkout(ctx context.Context, b Buyer, o Order) (page *store.CheckoutSession, err error) {
 	err = s.do("checkout", func(d *desk, st *store.Store) error {
-		page, err = d.checkout(ctx, st, buyer{account: b.Account, user: b.User}, o.order())
+		page, err = d.checkout(ctx, st, buyer{account: b.Account, user: b.User, email: b.Email}, o.order())
 		return err
 	})
 	return page, err

@@ -134,7 +134,27 @@ func (w *world) delete(path string) error {
 }
 
 // records is a store with a clock of the test's.
-type records struct{ *store.Store }
+type records struct {
+	*store.Store
+	db *sql.DB
+}
+
+// told are the events for others, in their order.
+func (r *records) told(ctx context.Context) (kinds []string, err error) {
+	rows, err := r.db.QueryContext(ctx, "SELECT event_type FROM outbox_events ORDER BY id")
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, rows.Close()) }()
+	for rows.Next() {
+		var kind string
+		if err := rows.Scan(&kind); err != nil {
+			return nil, err
+		}
+		kinds = append(kinds, kind)
+	}
+	return kinds, rows.Err()
+}
 
 // template is an empty database, migrated once: a copy is made quicker.
 func template(t testing.TB) []byte {
@@ -168,7 +188,7 @@ func (w *world) open(t testing.TB, template []byte) (*records, func()) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &records{store.New(db, store.Options{Engine: store.SQLite, Now: w.now})}, func() {
+	return &records{store.New(db, store.Options{Engine: store.SQLite, Now: w.now}), db}, func() {
 		if err := db.Close(); err != nil {
 			t.Error(err)
 		}

@@ -188,7 +188,7 @@ func caller(ctx context.Context) (billing.Buyer, error) {
 	if err != nil {
 		return billing.Buyer{}, err
 	}
-	return billing.Buyer{Account: c.Entitlement.Account, User: c.Principal.Subject.ID()}, nil
+	return billing.Buyer{Account: c.Entitlement.Account, User: c.Principal.Subject.ID(), Email: c.Principal.Email}, nil
 }
 
 func (s *service) checkout(ctx context.Context, in *orderInput) (checkoutAnswer, error) {
