@@ -30,7 +30,12 @@ func startStripe(t *testing.T) (*shop, *stripefake.Fake) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := fake.Seed([]stripefake.Seed{{Product: "Pro", LookupKey: "pro_monthly", Currency: "usd", Interval: "month", Amount: 1999}}); err != nil {
+	if err := fake.Seed([]stripefake.Seed{
+		{Product: "Pro", LookupKey: "pro_monthly", Currency: "usd", Interval: "month", Amount: 1999},
+		{Product: "Pro", LookupKey: "pro_yearly", Currency: "usd", Interval: "year", Amount: 19990},
+		{Product: "Enterprise", LookupKey: "enterprise_monthly", Currency: "usd", Interval: "month", Amount: 9999},
+		{Product: "Enterprise", LookupKey: "enterprise_yearly", Currency: "usd", Interval: "year", Amount: 99990},
+	}); err != nil {
 		t.Fatal(err)
 	}
 	api := httptest.NewServer(fake)

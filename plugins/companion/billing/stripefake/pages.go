@@ -78,8 +78,14 @@ func (s *site) note(w http.ResponseWriter, status int, title, text string) {
 	s.show(w, status, "note.html", struct{ Title, Text string }{title, text})
 }
 
-// form reads what a page sends; false: it was answered.
+// form reads what a page sends; false: it was answered. The address is a secret,
+// which keeps other sites from sending forms here; should one have got hold of it,
+// the browser says that the form is not of this site.
 func (s *site) form(w http.ResponseWriter, r *http.Request) bool {
+	if from := r.Header.Get("Sec-Fetch-Site"); from != "" && from != "same-origin" && from != "none" {
+		s.note(w, http.StatusForbidden, "That did not work", "The form came from another site.")
+		return false
+	}
 	r.Body = http.MaxBytesReader(w, r.Body, maxPageForm)
 	if err := r.ParseForm(); err != nil {
 		s.note(w, http.StatusBadRequest, "That did not work", "The form could not be read.")

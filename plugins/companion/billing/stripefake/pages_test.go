@@ -231,6 +231,52 @@ func TestPortalPaysAndMovesTheClock(t *testing.T) {
 	}
 }
 
+// A form that another site sends is not carried out, whatever it knows.
+func TestFormsOfOtherSites(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, mounted)
+	s := w.session()
+	for from, want := range map[string]int{"cross-site": 403, "same-site": 403, "same-origin": 303} {
+		r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, w.page(s.URL), strings.NewReader("card=4242424242424242"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+		r.Header.Set("Sec-Fetch-Site", from)
+		res, err := http.DefaultTransport.RoundTrip(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := res.Body.Close(); err != nil {
+			t.Error(err)
+		}
+		if res.StatusCode != want {
+			t.Errorf("%s: %d, want %d", from, res.StatusCode, want)
+		}
+		if from == "same-origin" {
+			s = w.session() // that one was paid
+		}
+	}
+}
+
+// What people call things is text on a page, and leads nowhere.
+func TestPagesEscape(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, mounted)
+	const evil = `"><script>alert(1)</script>`
+	c := must(w.client.V1Customers.Create(t.Context(), &stripe.CustomerCreateParams{Email: stripe.String(evil), Name: stripe.String(evil)}))(w)
+	p := must(w.client.V1BillingPortalSessions.Create(t.Context(), &stripe.BillingPortalSessionCreateParams{
+		Customer: &c.ID, ReturnURL: stripe.String("javascript:alert(1)"),
+	}))(w)
+	page := w.browse("GET", w.page(p.URL)+"?done="+url.QueryEscape(evil), nil)
+	if page.status != 200 || strings.Contains(page.doc, "<script") || strings.Contains(page.doc, "href=\"javascript") || page.note != "" {
+		t.Errorf("%d %q: %s", page.status, page.note, page.doc)
+	}
+	if !strings.Contains(page.text, evil) {
+		t.Error("the page does not say who it is")
+	}
+}
+
 func TestPortalAddressExpires(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, mounted)
