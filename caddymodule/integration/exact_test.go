@@ -2,7 +2,6 @@ package integration
 
 import (
 	"fmt"
-	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -111,10 +110,4 @@ func TestKilledGatewaysLoseNothing(t *testing.T) { // alone: gateways that starv
 	if n := f.outages(); n > 0 { // what is counted in a process dies with it
 		t.Errorf("%d outages", n)
 	}
-}
-
-// patient waits for Redis however busy the machine is: nothing is counted in a
-// process alone.
-func patient(config string) string {
-	return strings.Replace(config, "{env.QUOTA_REDIS}", "{env.QUOTA_REDIS} {\n\t\t\ttimeout 10s\n\t\t}", 1)
 }

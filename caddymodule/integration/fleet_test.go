@@ -20,13 +20,26 @@ type fleet []*gateway
 // startFleet runs n gateways on a Postgres and a Redis of their own.
 func startFleet(t testing.TB, n int, backend, body string) fleet {
 	t.Helper()
-	dsn, redis := gatetest.Postgres(t).Database(t), gatetest.Redis(t)
-	caddyfile := strings.NewReplacer(
-		"records sqlite {$DIR}/quota.db", "records postgres {env.QUOTA_DSN} {\n\t\t\tmigrate auto\n\t\t}\n"+
-			"\t\tcounters redis {env.QUOTA_REDIS} {\n\t\t\ttimeout 5s\n\t\t}",
-		"\t}\n}\nhttp", "\t}\n\tquota_companion {\n\t\tadmins root\n\t}\n}\nhttp",
-	).Replace(site(backend, "\tquota_admin\n"+body))
-	return runFleet(t, n, caddyfile, dsn, redis.URL())
+	return runFleet(t, n, fleetConfig(backend, body), gatetest.Postgres(t).Database(t), gatetest.Redis(t).URL())
+}
+
+// fleetConfig is a config of gateways that administer, and wait for Redis however
+// busy the machine is.
+func fleetConfig(backend, body string) string {
+	return patient(onBoth(strings.Replace(site(backend, "\tquota_admin\n"+body),
+		"\t}\n}\nhttp", "\t}\n\tquota_companion {\n\t\tadmins root\n\t}\n}\nhttp", 1)))
+}
+
+// onBoth has the records of a config in Postgres and its counters in Redis.
+func onBoth(config string) string {
+	return strings.Replace(config, "records sqlite {$DIR}/quota.db",
+		"records postgres {env.QUOTA_DSN} {\n\t\t\tmigrate auto\n\t\t}\n\t\tcounters redis {env.QUOTA_REDIS}", 1)
+}
+
+// patient waits for Redis however busy the machine is: nothing is counted in a
+// process alone.
+func patient(config string) string {
+	return strings.Replace(config, "{env.QUOTA_REDIS}", "{env.QUOTA_REDIS} {\n\t\t\ttimeout 10s\n\t\t}", 1)
 }
 
 // runFleet runs n gateways with that Caddyfile on these servers. Each may be
@@ -95,9 +108,10 @@ func answered(status int) func(*reply) bool {
 }
 
 // onServers is a config as in production: what is spent at /work is limited, at
-// /free it is only counted. /clock tells the gateway's time.
+// /free it is only counted, and /strict denies in an outage. /clock tells the
+// gateway's time.
 func onServers(backend string, limit int, window time.Duration) string {
-	return strings.Replace(site(backend, fmt.Sprintf(`	quota_health
+	return onBoth(site(backend, fmt.Sprintf(`	quota_health
 	handle /clock {
 		respond {time.now.unix_ms}
 	}
@@ -116,9 +130,15 @@ func onServers(backend string, limit int, window time.Duration) string {
 			limit free 1000000/1m
 			spend jobs
 		}
+		rule strict {
+			match {
+				path /strict
+			}
+			limit strict 1000000/1m
+			on_outage deny
+		}
 	}
-`, limit, window)), "records sqlite {$DIR}/quota.db",
-		"records postgres {env.QUOTA_DSN} {\n\t\t\tmigrate auto\n\t\t}\n\t\tcounters redis {env.QUOTA_REDIS}", 1)
+`, limit, window)))
 }
 
 // unlimit lets nothing but the rules' own limits deny, and waits until each

@@ -16,8 +16,7 @@ import (
 func TestPostgresOutages(t *testing.T) { // alone: gateways that starve are taken for dead
 	for name, prepare := range map[string]func(o *ordeal, p *gatetest.Proxy){
 		"down at the start": func(o *ordeal, p *gatetest.Proxy) {
-			p.Down()
-			o.ill, o.notices = true, degraded
+			o.ahead, o.notices = p.Down, degraded
 			o.harm = func(*testing.T, fleet) {}
 			o.mend = func(t *testing.T) { p.Up(t) }
 		},
@@ -62,7 +61,7 @@ func TestPostgresOutages(t *testing.T) { // alone: gateways that starve are take
 			p := gatetest.NewProxy(t, server.Addr())
 			o := ordeal{
 				redis: gatetest.Redis(t).URL(), dsn: strings.Replace(direct, server.Addr(), p.Addr(), 1), direct: direct,
-				limits: exactly, well: ready,
+				limits: exactly, strict: 200, well: ready,
 			}
 			prepare(&o, p)
 			o.endure(t)

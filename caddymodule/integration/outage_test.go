@@ -23,13 +23,15 @@ const (
 type ordeal struct {
 	redis, dsn string // as the gateways know them
 	direct     string // the database, past whatever stands before it
-	// ill: the server is away already when the gateways start, and holds nothing.
-	ill  bool
-	harm func(t *testing.T, f fleet)
-	mend func(t *testing.T) // returns when the server is well
+	// ahead is harm that was done before the gateways start; nil: none.
+	ahead func()
+	harm  func(t *testing.T, f fleet)
+	mend  func(t *testing.T) // returns when the server is well
 	// notices is whether a gateway has noticed; nil: nobody has to. well is whether
 	// it goes on as if nothing had been.
 	notices, well func(g *gateway) bool
+	// strict is what a rule that denies in an outage answers while one is noticed.
+	strict int
 	// limits is how many times its limit a rate may admit in one window.
 	limits int
 	// slow is how much longer a request may take once the harm was noticed.
@@ -41,16 +43,24 @@ type ordeal struct {
 // used again within two seconds.
 func (o *ordeal) endure(t *testing.T) {
 	b := gatetest.NewBackend(nil)
-	f := runFleet(t, 2, onServers(b.Serve(t).URL, outageLimit, outageWindow), o.dsn, o.redis,
-		func(_ int, g *gateway) { g.dsn = o.direct })
-	if !o.ill {
+	config := onServers(b.Serve(t).URL, outageLimit, outageWindow)
+	if o.ahead != nil {
+		before := runFleet(t, 1, config, o.direct, o.redis) // makes the schema
+		before.unlimit()
+		before.stop()
+		o.ahead()
+	}
+	f := runFleet(t, 2, config, o.dsn, o.redis, func(_ int, g *gateway) { g.dsn = o.direct })
+	if o.ahead == nil {
 		f.unlimit()
 	}
 	tr := &traffic{g: f[0], fleet: f, users: 20, every: 20 * time.Millisecond, paths: []string{"/work", "/free"}}
-	var began, noticed, mended time.Time
+	var warm, began, noticed, mended time.Time
 	back := make([]time.Duration, len(f))
 	tr.during(t, 8, func() {
 		tr.more(t, 200)
+		warm = time.Now()
+		tr.more(t, 400)
 		began = time.Now()
 		o.harm(t, f)
 		noticed = began
@@ -59,6 +69,7 @@ func (o *ordeal) endure(t *testing.T) {
 				eventually(t, patience, "the outage is noticed", func() bool { return o.notices(g) })
 			}
 			noticed = time.Now()
+			f.strict(t, o.strict)
 		}
 		lasting(t, time.Duration(rounds(800, 4000))*time.Millisecond)
 		o.mend(t)
@@ -67,6 +78,7 @@ func (o *ordeal) endure(t *testing.T) {
 			eventually(t, noticeMax, "the server is used again", func() bool { return o.well(g) })
 			back[i] = time.Since(mended)
 		}
+		f.strict(t, 200)
 		tr.more(t, 200)
 	})
 	f.stop()
@@ -74,7 +86,7 @@ func (o *ordeal) endure(t *testing.T) {
 	tr.noServerErrors(t)
 	most := overAdmitted(t, b, tr, o.limits*outageLimit, outageWindow)
 
-	usual := quantile(tr.took("/free", time.Time{}, began), 0.99)
+	usual := quantile(tr.took("/free", warm, began), 0.99)
 	first, later := tr.took("/free", began, noticed), tr.took("/free", noticed, mended)
 	added := func(ds []time.Duration, part float64) time.Duration { return max(0, quantile(ds, part)-usual) }
 	if d := added(first, 0.99); d > callTimeout+hiccup {
@@ -85,6 +97,16 @@ func (o *ordeal) endure(t *testing.T) {
 	}
 	t.Logf("| %s | %d | 0 | 0, 0 | %s | %s | %s | %s | %d of %d |", t.Name(), len(tr.sent), ms(usual), ms(added(first, 0.99)),
 		ms(added(later, 0.99)), ms(max(back[0], back[1])), most, outageLimit)
+}
+
+// strict wants that status of the rule that denies in an outage.
+func (f fleet) strict(t *testing.T, status int) {
+	t.Helper()
+	for i, g := range f {
+		if r := g.do("GET", "/strict", access("strict")); r.StatusCode != status {
+			t.Errorf("gateway %d answers %d at /strict, want %d: %s", i, r.StatusCode, status, r.body)
+		}
+	}
 }
 
 func ms(d time.Duration) string { return fmt.Sprintf("%.1f ms", float64(d.Microseconds())/1000) }
@@ -118,5 +140,5 @@ func ready(g *gateway) bool {
 // ofRedis is an ordeal of one Redis.
 func ofRedis(t *testing.T, url string, limits int, notices func(*gateway) bool) *ordeal {
 	dsn := gatetest.Postgres(t).Database(t)
-	return &ordeal{redis: url, dsn: dsn, direct: dsn, limits: limits, notices: notices, well: shares}
+	return &ordeal{redis: url, dsn: dsn, direct: dsn, limits: limits, strict: 503, notices: notices, well: shares}
 }

@@ -1,0 +1,55 @@
+package integration
+
+import (
+	"fmt"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/quotagate/quotagate/caddymodule/gatetest"
+)
+
+// While the JWKS endpoint is away, tokens of known keys go on, those of unknown
+// keys are refused, and nobody asks for keys at each request.
+func TestJWKSEndpointIsDown(t *testing.T) {
+	t.Parallel()
+	known, unknown := gatetest.NewKey(t, "ES256", "known"), gatetest.NewKey(t, "ES256", "unknown")
+	issuer := gatetest.NewIssuer(t, known)
+	b := gatetest.NewBackend(nil)
+	config := strings.NewReplacer("secret {env.JWT_SECRET}", "jwks "+issuer.URL, "algorithms HS256", "algorithms ES256").
+		Replace(site(b.Serve(t).URL, apiSite))
+	g := start(t, "", config)
+	by := func(key *gatetest.Key, user string) string {
+		return key.Sign(gatetest.With(gatetest.Claims(user, time.Hour), map[string]any{"type": "access"}))
+	}
+	eventually(t, patience, "the keys are fetched", func() bool {
+		return g.do("GET", "/items", by(known, "first")).StatusCode == http.StatusOK
+	})
+	issuer.Answer(http.StatusServiceUnavailable)
+	before := issuer.Fetches()
+	for i := range 20 { // each a token that no cache has seen
+		g.do("GET", "/items", by(known, fmt.Sprint("u", i))).want(t, http.StatusOK)
+		g.do("GET", "/items", by(unknown, fmt.Sprint("u", i))).want(t, http.StatusUnauthorized)
+	}
+	if n := issuer.Fetches() - before; n < 1 || n > 2 {
+		t.Errorf("the keys were asked for %d times", n)
+	}
+}
+
+// A Redis that may forget counters is said to be wrong, and used.
+func TestRedisThatEvicts(t *testing.T) {
+	t.Parallel()
+	s := gatetest.Redis(t, "--maxmemory-policy", "allkeys-lru")
+	b := gatetest.NewBackend(nil)
+	config := strings.Replace(site(b.Serve(t).URL, "\tquota_health\n"+apiSite),
+		"records sqlite {$DIR}/quota.db", "records sqlite {$DIR}/quota.db\n\t\tcounters redis {env.QUOTA_REDIS}", 1)
+	g := runFleet(t, 1, config, "", s.URL())[0]
+	eventually(t, patience, "readiness shows it", func() bool {
+		return strings.Contains(string(g.do("GET", "/readyz", "").want(t, 200).body), `"counters":{"status":"degraded"`)
+	})
+	if !strings.Contains(g.logged(), "set maxmemory-policy noeviction") {
+		t.Error("the log does not say what to do")
+	}
+	g.do("GET", "/items", access("u")).want(t, 200)
+}
