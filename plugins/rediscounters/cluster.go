@@ -85,7 +85,7 @@ func (c *cluster) server(bucket int) (*server, error) {
 	if s = c.servers[client]; s != nil {
 		return s, nil
 	}
-	if s, err = newServer(client); err != nil {
+	if s, err = newServer(client, c.o.sharing); err != nil {
 		return nil, notRun(err)
 	}
 	for old := range c.servers { // servers that have left
@@ -136,7 +136,7 @@ func (c *cluster) named(from *server, redirection error) (*server, error) {
 	o := *from.client.Options()
 	o.Addr = addr
 	client := redis.NewClient(&o)
-	s, err := newServer(client)
+	s, err := newServer(client, c.o.sharing)
 	if err != nil {
 		return nil, errors.Join(notRun(err), client.Close())
 	}
@@ -145,7 +145,7 @@ func (c *cluster) named(from *server, redirection error) (*server, error) {
 }
 
 // parts divides charges by bucket: nil, if one holds them all.
-func (c *cluster) parts(cs []quota.Charge, _ []int32) [][]int32 {
+func (c *cluster) parts(cs []quota.Charge) [][]int32 {
 	first := bucketOf(cs[0].Key.Digest)
 	several := false
 	for i := range cs {

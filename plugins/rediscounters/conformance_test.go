@@ -2,6 +2,7 @@ package rediscounters
 
 import (
 	"fmt"
+	"path/filepath"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -50,6 +51,20 @@ func conforms(t *testing.T, url string) {
 func TestConformance(t *testing.T) {
 	t.Parallel()
 	conforms(t, gatetest.Redis(t).URL())
+}
+
+// TestConformanceEncrypted: through TLS, whose connections gather what is written too.
+func TestConformanceEncrypted(t *testing.T) {
+	t.Parallel()
+	_, url := encrypted(t)
+	conforms(t, url)
+}
+
+func TestConformanceSocket(t *testing.T) {
+	t.Parallel()
+	socket := filepath.Join(t.TempDir(), "redis.sock")
+	gatetest.Redis(t, "--unixsocket", socket)
+	conforms(t, "unix://"+socket)
 }
 
 func TestConformanceSentinel(t *testing.T) {

@@ -53,6 +53,9 @@ func connect(o *Options) (topology, error) {
 	if err != nil {
 		return nil, err
 	}
+	if o.sharing == gathers {
+		fast.Dialer = gatheringDialer(fast.TLSConfig)
+	}
 	slow, err := base(o, slowTimeout)
 	if err != nil {
 		return nil, err
@@ -73,7 +76,7 @@ func connect(o *Options) (topology, error) {
 }
 
 func newSingle(o *Options, fast, slow *redis.Client) (topology, error) {
-	s, err := newServer(fast)
+	s, err := newServer(fast, o.sharing)
 	if err != nil {
 		return nil, errors.Join(err, closeAll(fast, slow))
 	}

@@ -33,6 +33,8 @@ type Options struct {
 	Timeout time.Duration
 	// Log gets what an operator should know; nil: nothing.
 	Log *zap.Logger
+
+	sharing sharing
 }
 
 // Engine counts in Redis. It is a gate.Engine, a gate.EpochKeeper and a

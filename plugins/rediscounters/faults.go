@@ -90,6 +90,9 @@ func isTimeout(err error) bool {
 
 // kindOf is the kind of a fault, empty for any other error.
 func kindOf(err error) gate.FaultKind {
+	if err == nil { // most often, and then nothing is allocated
+		return ""
+	}
 	var f *gate.CounterError
 	if errors.As(err, &f) {
 		return f.Kind

@@ -162,19 +162,16 @@ func TestModuleKeepsSecrets(t *testing.T) {
 // TestWaysIn: a socket, a password and TLS.
 func TestWaysIn(t *testing.T) {
 	t.Parallel()
-	dir := t.TempDir()
-	socket := filepath.Join(dir, "redis.sock")
-	ca := selfSigned(t, dir)
-	tlsPort := freePort(t)
-	s := gatetest.Redis(t, "--unixsocket", socket, "--tls-port", tlsPort, "--tls-cert-file", ca, "--tls-key-file",
-		filepath.Join(dir, "key.pem"), "--tls-ca-cert-file", ca, "--tls-auth-clients", "no")
+	socket := filepath.Join(t.TempDir(), "redis.sock")
+	s, secure := encrypted(t, "--unixsocket", socket)
 	s.Do(t, "CONFIG", "SET", "requirepass", "hunter2")
+	stranger, _, _ := strings.Cut(secure, "?")
 	for url, kind := range map[string]gate.FaultKind{
 		"unix://" + socket: "",
-		"rediss://127.0.0.1:" + tlsPort + "?ca=" + ca: "",
-		"redis://default:hunter2@" + s.Addr() + "/5":  "",
-		"redis://:hunter3@" + s.Addr():                gate.FaultDenied,
-		"rediss://127.0.0.1:" + tlsPort:               gate.FaultBroken,
+		secure:             "",
+		"redis://default:hunter2@" + s.Addr() + "/5": "",
+		"redis://:hunter3@" + s.Addr():               gate.FaultDenied,
+		stranger:                                     gate.FaultBroken,
 	} {
 		o := options(t, url)
 		if o.Address.Password == "" {
@@ -190,6 +187,16 @@ func TestWaysIn(t *testing.T) {
 			t.Errorf("the error holds a password: %v", err)
 		}
 	}
+}
+
+// encrypted is a server with a port for TLS, and the URL of that.
+func encrypted(t *testing.T, args ...string) (s *gatetest.RedisServer, url string) {
+	t.Helper()
+	dir := t.TempDir()
+	ca, port := selfSigned(t, dir), freePort(t)
+	s = gatetest.Redis(t, append(args, "--tls-port", port, "--tls-cert-file", ca, "--tls-key-file", filepath.Join(dir, "key.pem"),
+		"--tls-ca-cert-file", ca, "--tls-auth-clients", "no")...)
+	return s, "rediss://127.0.0.1:" + port + "?ca=" + ca
 }
 
 func freePort(t *testing.T) string {

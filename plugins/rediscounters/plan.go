@@ -62,6 +62,7 @@ type run struct {
 	call   *call
 	plan   plan
 	parted bool
+	whole  [maxInline]int32 // room for the indices of all charges
 	// pending: a call of this run is unsettled, which keeps the epoch.
 	pending bool
 }

@@ -51,15 +51,10 @@ func (e *Engine) give(cs []quota.Charge) error {
 func (e *Engine) giveIn(ep *epoch, cs []quota.Charge) error {
 	r := newRun(e, ep, opGive)
 	defer r.finish()
-	var whole [maxInline]int32
-	if parts := e.servers.parts(cs, whole[:0]); parts != nil {
+	if parts := e.servers.parts(cs); parts != nil {
 		return r.giveParts(cs, parts)
 	}
-	all := whole[:0]
-	for i := range cs {
-		all = append(all, int32(i))
-	}
-	_, err := r.ask(opGive, cs, all, make([]quota.Outcome, len(cs)))
+	_, err := r.ask(opGive, cs, r.all(len(cs)), make([]quota.Outcome, len(cs)))
 	return err
 }
 

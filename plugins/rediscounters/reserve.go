@@ -79,19 +79,23 @@ var errLost = errors.New("redis has lost its data")
 func (e *Engine) decideIn(ep *epoch, cs []quota.Charge, d *quota.Decision, op opcode) (time.Time, error) {
 	r := newRun(e, ep, op)
 	defer r.finish()
-	var whole [maxInline]int32
-	if parts := e.servers.parts(cs, whole[:0]); parts != nil {
+	if parts := e.servers.parts(cs); parts != nil {
 		return r.inParts(cs, d, parts)
 	}
-	all := whole[:0]
-	for i := range cs {
-		all = append(all, int32(i))
-	}
-	a, err := r.ask(op, cs, all, d.Outcomes)
+	a, err := r.ask(op, cs, r.all(len(cs)), d.Outcomes)
 	return a.now, err
 }
 
-// maxInline is how many charges fit on the stack.
+// all are the indices of n charges.
+func (r *run) all(n int) []int32 {
+	all := r.whole[:0]
+	for i := range n {
+		all = append(all, int32(i))
+	}
+	return all
+}
+
+// maxInline is how many charges have their place in a run.
 const maxInline = 16
 
 // opcode is what a script is to do with the charges that it is given.

@@ -8,8 +8,8 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// server is one Redis that may be written to. Calls of all requests share a few
-// connections: each is written as it comes, and answers are read in order.
+// server is one Redis that may be written to. Calls of all requests share a
+// connection, on which none waits for the answers to others.
 type server struct {
 	client *redis.Client
 	pipe   *redis.AutoPipeliner
@@ -19,15 +19,26 @@ type server struct {
 // before it sends.
 const maxInFlight = 16 << 10
 
-func pipeOptions() *redis.AutoPipelineOptions {
+// sharing is how calls share a connection. BenchmarkTransport compares the ways;
+// all but the first are for it alone.
+type sharing int
+
+const (
+	gathers sharing = iota // each call is sent as it comes, with those that come at the same time
+	streams                // each call is sent as it comes
+	batches                // calls that come while others are unanswered are sent together, after the answers
+)
+
+func (s sharing) options() *redis.AutoPipelineOptions {
 	o := redis.DefaultAutoPipelineOptions()
-	o.FullDuplex = true
-	o.FullDuplexWindow = maxInFlight
+	if o.FullDuplex = s != batches; o.FullDuplex {
+		o.FullDuplexWindow = maxInFlight
+	}
 	return o
 }
 
-func newServer(c *redis.Client) (*server, error) {
-	pipe, err := c.AsyncAutoPipelineWithOptions(pipeOptions())
+func newServer(c *redis.Client, how sharing) (*server, error) {
+	pipe, err := c.AsyncAutoPipelineWithOptions(how.options())
 	if err != nil {
 		return nil, err
 	}

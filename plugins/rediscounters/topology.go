@@ -14,7 +14,7 @@ type topology interface {
 	run(bucket int, c *call) (kept bool, err error)
 	// parts divides charges into those of one slot each, in file order; nil: all
 	// are on one server.
-	parts(cs []quota.Charge, room []int32) [][]int32
+	parts(cs []quota.Charge) [][]int32
 	// masters calls f for each server that may be written to, at once.
 	masters(ctx context.Context, f func(ctx context.Context, c *redis.Client) error) error
 	// clientOf is the client of the server that the bucket is on, for work that
@@ -45,7 +45,7 @@ type single struct {
 
 func (s *single) run(_ int, c *call) (bool, error) { return s.server.run(c, s.o.Timeout) }
 
-func (s *single) parts([]quota.Charge, []int32) [][]int32 { return nil }
+func (s *single) parts([]quota.Charge) [][]int32 { return nil }
 
 func (s *single) masters(ctx context.Context, f func(context.Context, *redis.Client) error) error {
 	if err := f(ctx, s.slow); err != nil {

@@ -169,11 +169,7 @@ func (e *Engine) inquire(d *doubt) (ran bool, err error) {
 	d.ep.busy.Add(1)
 	r := newRun(e, d.ep, d.op)
 	defer r.finish()
-	part := make([]int32, len(d.rows))
-	for i := range part {
-		part[i] = int32(i)
-	}
-	r.plan.lay(d.rows, part)
+	r.plan.lay(d.rows, r.all(len(d.rows)))
 	r.call = newCall(e.scripts.count)
 	r.pack(d.op, d.lane, d.seq, d.rows)
 	kept, err := e.runIn(bucketOf(d.rows[0].Key.Digest), r.call)

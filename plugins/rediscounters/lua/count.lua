@@ -24,25 +24,22 @@ local DAY = 86400000
 local EPOCH_TTL = 7 * DAY
 local ONCE_TTL = DAY
 local floor, max, min = math.floor, math.max, math.min
-local call, pack, unpackm = redis.call, cmsgpack.pack, cmsgpack.unpack
+local call, pack, unpackm, format = redis.call, cmsgpack.pack, cmsgpack.unpack, string.format
 
+-- Every request runs this: it is written to make few calls, of Redis and of
+-- functions, and few tables. What is absent of a row or a rate is false.
 local a = { unpackm(ARGV[1]) }
-local at = 0
-local function take()
-	at = at + 1
-	return a[at]
-end
+local at = 6 -- of the last value that was read
 
 local time = call('TIME')
 local now = time[1] * 1000 + floor(time[2] / 1000)
-local micros = time[1] * 1000000 + time[2]
 
-local op, epoch, lane, seq, state0 = take(), take(), take(), take(), take()
+local op, epoch, lane, seq, state0 = a[1], a[2], a[3], a[4], a[5]
 local taking, giving, settling = op == 1, op == 2, op > 3
 local denied, overflow, cold = false, false, nil
 
 local function text(n)
-	return string.format('%.0f', n)
+	return format('%.0f', n)
 end
 
 -- fits: as quota.Charge.Fits.
@@ -51,28 +48,30 @@ local function fits(c, used)
 end
 
 local function known(once)
-	local at = once ~= 0 and call('GET', KEYS[once])
+	local at = call('GET', KEYS[once])
 	return at and now - at < ONCE_TTL
 end
 
 local function remember(once)
-	if once ~= 0 then
-		call('SET', KEYS[once], text(now), 'PX', ONCE_TTL)
-	end
+	call('SET', KEYS[once], text(now), 'PX', ONCE_TTL)
 end
 
 -- Usage ---------------------------------------------------------------------
 
 -- register makes the epoch known to its bucket: loads that began before are void.
 local registered = {}
+local function micros()
+	return time[1] * 1000000 + time[2]
+end
 local function register(g)
 	local ekey = KEYS[g.epoch]
 	local token = registered[ekey]
 	if not token then
 		token = g.found and tonumber(g.found)
-		local listed = token and call('HEXISTS', KEYS[g.meta], epoch) == 1
+		-- Whoever knows the token was told it when the epoch was listed.
+		local listed = token and (g.token == token or call('HEXISTS', KEYS[g.meta], epoch) == 1)
 		if not token then
-			token = micros
+			token = micros()
 			call('HSET', ekey, 't', text(token))
 			local f = call('HGET', KEYS[g.meta], 'f')
 			if f then
@@ -82,7 +81,7 @@ local function register(g)
 		end
 		if not listed then
 			local before = tonumber(call('HGET', KEYS[g.meta], 'g') or 0)
-			call('HSET', KEYS[g.meta], epoch, '1', 'g', text(max(micros, before + 1)))
+			call('HSET', KEYS[g.meta], epoch, '1', 'g', text(max(micros(), before + 1)))
 			call('PEXPIRE', KEYS[g.meta], 30 * DAY)
 		end
 		registered[ekey] = token
@@ -91,22 +90,24 @@ local function register(g)
 end
 
 local groups = {}
-for i = 1, take() do
+for i = 1, a[at] do
+	local rows = {}
 	local g = {
-		epoch = take(), meta = take(), usage = take(), token = take(), digest = take(), account = take(), rows = {},
-		found = false, state = false, ran = false, settled = false,
+		epoch = a[at + 1], meta = a[at + 2], usage = a[at + 3], token = a[at + 4], digest = a[at + 5], account = a[at + 6], rows = rows,
 	}
 	local efields, ufields = { 't', 'f', lane }, { 'f' }
-	for j = 1, take() do
-		local r = { -- all at once: a table that grows is made again and again
-			once = take(), cost = take(), need = take(), max = take(), force = take() == 1,
-			field = take(), stop = take(), spent = take(), refunded = take(),
-			name = false, asked = 0, total = 0, back = 0, warm = false, used = 0, free = false, exceeded = false, charged = 0,
+	local n = a[at + 7]
+	at = at + 7
+	for j = 1, n do
+		local field = a[at + 6]
+		local name = g.digest .. field
+		rows[j] = {
+			once = a[at + 1], cost = a[at + 2], need = a[at + 3], max = a[at + 4], force = a[at + 5] == 1,
+			field = field, stop = a[at + 7], total = a[at + 8], back = a[at + 9], name = name, asked = a[at + 2], used = 0, charged = 0,
 		}
-		r.name, r.asked = g.digest .. r.field, r.cost
-		g.rows[j] = r
-		efields[j + 3] = r.name
-		ufields[j + 1] = r.field
+		at = at + 9
+		efields[j + 3] = name
+		ufields[j + 1] = field
 	end
 	local held = call('HMGET', KEYS[g.epoch], unpack(efields))
 	g.found = held[1]
@@ -129,14 +130,15 @@ for i = 1, take() do
 		f = call('HGET', KEYS[g.meta], 'f')
 	end
 	local valid = used[1] == f -- else all usage was forgotten since it was filled
-	for j, r in ipairs(g.rows) do
+	for j = 1, n do
+		local r = rows[j]
 		local spent, refunded = 0, 0
 		if held[j + 3] then
 			spent, refunded = unpackm(held[j + 3])
 		end
 		-- What the caller knows for certain and this server does not was lost with a
 		-- failover: it is counted again.
-		r.total, r.back = max(spent, r.spent), max(refunded, r.refunded)
+		r.total, r.back = max(spent, r.total), max(refunded, r.back)
 		local base = valid and used[j + 1]
 		if base then
 			r.warm = true
@@ -166,9 +168,9 @@ for i = 1, take() do
 				cold[#cold + 1] = j
 			end
 		else
-			r.free = known(r.once)
+			r.free = r.once ~= 0 and known(r.once)
 			overflow = overflow or r.total + r.cost > MAX or r.used + r.cost > MAX
-			r.exceeded = not r.free and not fits(r, r.used)
+			r.exceeded = r.max >= 0 and not r.free and not fits(r, r.used)
 			denied = denied or (r.exceeded and not r.force)
 		end
 	end
@@ -270,35 +272,38 @@ if settling then
 end
 
 local rates = {}
-for i = 1, take() do
+at = at + 1
+for i = 1, a[at] do
 	local r = {
-		key = KEYS[take()], once = take(), cost = take(), need = take(), max = take(), force = take() == 1,
-		scope = take(), width = take(), index = take(),
-		w = false, stored = 0, take = false, used = 0, wait = 0, free = false, exceeded = false, charged = 0,
+		key = KEYS[a[at + 1]], once = a[at + 2], cost = a[at + 3], need = a[at + 4], max = a[at + 5], force = a[at + 6] == 1,
+		scope = a[at + 7], width = a[at + 8], used = 0, wait = 0, charged = 0,
 	}
+	local index = a[at + 9]
+	at = at + 9
 	local raw = call('HGET', r.key, r.scope)
 	local w = raw and { unpackm(raw) } or { 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
-	r.w, r.stored = w, w[1]
+	local stored = w[1]
+	r.w = w
 	if giving then
 		if r.once ~= 0 then
 			call('DEL', KEYS[r.once])
 		end
 		-- Moved to other buckets, nobody can tell it from the rest: it stays, on the
 		-- side of the limit.
-		local c = w[3 + r.index % 11]
-		if w[1] == r.width and r.index <= w[2] and r.index >= w[2] - 10 and c > 0 then
+		local c = w[3 + index % 11]
+		if stored == r.width and index <= w[2] and index >= w[2] - 10 and c > 0 then
 			r.take = true
-			w[3 + r.index % 11] = max(0, c - r.cost)
+			w[3 + index % 11] = max(0, c - r.cost)
 		end
 	else
 		advance(w, r.width)
 		r.used = sum(w)
-		r.free = known(r.once)
+		r.free = r.once ~= 0 and known(r.once)
 		overflow = overflow or r.used + r.cost > MAX
 		r.exceeded = not r.free and not fits(r, r.used)
 		if r.exceeded then
-			if r.stored > 0 and r.stored < r.width then -- it stays in its own buckets
-				r.wait = wait({ unpackm(raw) }, r.stored, r.max, max(r.cost, r.need))
+			if stored > 0 and stored < r.width then -- it stays in its own buckets
+				r.wait = wait({ unpackm(raw) }, stored, r.max, max(r.cost, r.need))
 			else
 				r.wait = wait(w, r.width, r.max, max(r.cost, r.need))
 			end
@@ -307,7 +312,7 @@ for i = 1, take() do
 		-- What is counted in a longer window moves to the shorter one's buckets, once
 		-- and for good. The other way it moves only when something is taken: else a
 		-- client that is denied would keep a window full by asking.
-		r.take = taking and r.stored > r.width
+		r.take = taking and stored > r.width
 	end
 	rates[i] = r
 end
@@ -335,13 +340,16 @@ if cold then
 	return reply
 end
 
-local reply = { denied and 0 or 1, now }
+local reply, n = { denied and 0 or 1, now }, 2
 local write = not denied and (taking or giving)
 
-for _, g in ipairs(groups) do
+for i = 1, #groups do
+	local g = groups[i]
+	local rows = g.rows
 	local e, u = { 'HSET', KEYS[g.epoch], lane, '' }, { 'HSET', KEYS[g.usage] }
-	local state = state0
-	for j, r in ipairs(g.rows) do
+	local state, written, warm = state0, 4, 2
+	for j = 1, #rows do
+		local r = rows[j]
 		if not denied and not r.free then
 			r.charged = r.cost
 		end
@@ -356,13 +364,13 @@ for _, g in ipairs(groups) do
 				r.total = r.total + r.charged
 				r.used = r.used + r.charged
 			end
-			e[#e + 1] = r.name
-			e[#e + 1] = pack(r.total, r.back, r.stop, g.account)
+			e[written + 1], e[written + 2] = r.name, pack(r.total, r.back, r.stop, g.account)
+			written = written + 2
 			if r.warm then
-				u[#u + 1] = r.field
-				u[#u + 1] = text(r.used)
+				u[warm + 1], u[warm + 2] = r.field, text(r.used)
+				warm = warm + 2
 			end
-			if taking then
+			if taking and r.once ~= 0 then
 				remember(r.once)
 			end
 		elseif not denied and not giving then
@@ -372,25 +380,30 @@ for _, g in ipairs(groups) do
 			call('DEL', KEYS[r.once])
 		end
 	end
-	if #e > 4 then
+	if written > 4 then
 		register(g)
 		e[4] = state
 		call(unpack(e))
-		if #u > 2 then
+		if warm > 2 then
 			call(unpack(u))
 		end
 	end
-	reply[#reply + 1] = g.found and tonumber(g.found) or g.token
+	n = n + 1
+	reply[n] = g.found and tonumber(g.found) or g.token
 end
 
-for _, r in ipairs(rates) do
+for i = 1, #rates do
+	local r = rates[i]
 	if not giving and not denied and not r.free and not r.exceeded then
 		r.charged = r.cost
 		r.used = r.used + r.charged
 		if write and r.charged > 0 then
+			local newest = 3 + r.w[2] % 11
 			r.take = true
-			r.w[3 + r.w[2] % 11] = r.w[3 + r.w[2] % 11] + r.charged
-			remember(r.once)
+			r.w[newest] = r.w[newest] + r.charged
+			if r.once ~= 0 then
+				remember(r.once)
+			end
 		end
 	end
 	if r.take then
@@ -407,20 +420,17 @@ for _, r in ipairs(rates) do
 	end
 end
 
-for _, g in ipairs(groups) do
-	for _, r in ipairs(g.rows) do
-		reply[#reply + 1] = r.used
-		reply[#reply + 1] = r.charged
-		reply[#reply + 1] = r.exceeded and 1 or 0
-		reply[#reply + 1] = 0
-		reply[#reply + 1] = 0
+for i = 1, #groups do
+	local rows = groups[i].rows
+	for j = 1, #rows do
+		local r = rows[j]
+		reply[n + 1], reply[n + 2], reply[n + 3], reply[n + 4], reply[n + 5] = r.used, r.charged, r.exceeded and 1 or 0, 0, 0
+		n = n + 5
 	end
 end
-for _, r in ipairs(rates) do
-	reply[#reply + 1] = r.used
-	reply[#reply + 1] = r.charged
-	reply[#reply + 1] = r.exceeded and 1 or 0
-	reply[#reply + 1] = r.wait
-	reply[#reply + 1] = r.w[2]
+for i = 1, #rates do
+	local r = rates[i]
+	reply[n + 1], reply[n + 2], reply[n + 3], reply[n + 4], reply[n + 5] = r.used, r.charged, r.exceeded and 1 or 0, r.wait, r.w[2]
+	n = n + 5
 end
 return reply
