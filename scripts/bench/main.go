@@ -27,6 +27,9 @@ func main() {
 	flag.IntVar(&o.requests, "requests", 20_000, "requests to each in one measurement")
 	flag.IntVar(&o.clients, "clients", 16, "concurrent connections to each")
 	flag.StringVar(&o.gogc, "gogc", "100", "GOGC of both")
+	flag.StringVar(&o.counters, "counters", "memory", "where it counts: memory, or redis, of which it starts one")
+	flag.BoolVar(&o.refuse, "refuse", false, "ours refuses each request by a rate limit, while plain Caddy proxies it")
+	flag.BoolVar(&o.release, "release", false, "ours with the settings of "+unit+", plain Caddy as it comes")
 	flag.StringVar(&o.headers, "headers", "both", "the directive's option headers")
 	flag.StringVar(&o.stage, "stage", "all", "how much of the gateway is configured: nothing, app, identify or all")
 	flag.StringVar(&o.profile, "cpuprofile", "", "write CPU profiles to FILE (ours) and FILE.plain; they disturb the ratio")
@@ -41,9 +44,10 @@ func main() {
 }
 
 type options struct {
-	ours, plain, gogc, headers, stage, profile string
-	pairs, requests, clients                   int
-	profileTime                                time.Duration
+	ours, plain, gogc, headers, stage, profile, counters string
+	pairs, requests, clients                             int
+	profileTime                                          time.Duration
+	refuse, release                                      bool
 }
 
 // sample is what one measurement says of one process.
@@ -73,6 +77,10 @@ func run(ctx context.Context, o options) error {
 	if err != nil {
 		return err
 	}
+	redisReport, err := rig.redis.counting(ctx)
+	if err != nil {
+		return err
+	}
 	var ratios []float64
 	fmt.Printf("%4s %14s %14s %8s %22s %22s\n", "pair", "ours", "plain", "ratio", "ours p50/p99", "plain p50/p99")
 	for i := range o.pairs {
@@ -86,8 +94,11 @@ func run(ctx context.Context, o options) error {
 			ours.latency(), plain.latency())
 	}
 	slices.Sort(ratios)
-	fmt.Printf("CPU per request, ours over plain: median %.3f, spread %.3f..%.3f, %d pairs of %d requests, GOGC=%s\n",
-		ratios[len(ratios)/2], ratios[0], ratios[len(ratios)-1], o.pairs, o.requests, o.gogc)
+	fmt.Printf("CPU per request, ours over plain: median %.3f, spread %.3f..%.3f, %d pairs of %d requests, %s\n",
+		ratios[len(ratios)/2], ratios[0], ratios[len(ratios)-1], o.pairs, o.requests, rig.settings)
+	if err := redisReport(o.pairs * o.requests); err != nil {
+		return err
+	}
 	return report(o.pairs * o.requests)
 }
 

@@ -34,8 +34,11 @@ var answer = `{"items":[` + strings.Repeat(`{"id":1,"name":"an item"},`, 39) + `
 type rig struct {
 	ours, plain *process
 	backend     *http.Server
+	redis       *redisServer // nil: counters in the process
 	tokens      []string
 	clients     int
+	refused     bool
+	settings    string // of the runtimes, to be printed
 }
 
 type process struct {
@@ -44,7 +47,7 @@ type process struct {
 }
 
 func newRig(ctx context.Context, dir string, o options) (*rig, error) {
-	r := &rig{clients: o.clients}
+	r := &rig{clients: o.clients, refused: o.refuse}
 	// The clients and the backend stay off the core that is measured.
 	if runtime.NumCPU() > 1 {
 		if err := pin(0, 1); err != nil {
@@ -71,27 +74,57 @@ func newRig(ctx context.Context, dir string, o options) (*rig, error) {
 		}
 		r.tokens = append(r.tokens, token)
 	}
-	gateway, err := gatewayConfig(dir, backend.Addr().String(), o)
-	if err != nil {
-		return nil, err
-	}
-	if r.ours, err = start(ctx, dir, "ours", o.ours, o.gogc, gateway); err != nil {
-		return nil, err
-	}
-	if r.plain, err = start(ctx, dir, "plain", o.plain, o.gogc, config(backend.Addr().String(), "", "")); err != nil {
+	if err := r.start(ctx, dir, backend.Addr().String(), o); err != nil {
 		r.stop()
 		return nil, err
 	}
 	return r, nil
 }
 
+// start starts the processes before the backend.
+func (r *rig) start(ctx context.Context, dir, backend string, o options) (err error) {
+	ours, plain := []string{"GOGC=" + o.gogc}, []string{"GOGC=" + o.gogc}
+	r.settings = "GOGC=" + o.gogc
+	if o.release {
+		if ours, err = released(); err != nil {
+			return err
+		}
+		plain, r.settings = nil, strings.Join(ours, " ")+" against none"
+	}
+	counters := ""
+	switch o.counters {
+	case "memory":
+	case "redis":
+		if r.redis, err = startRedis(ctx, dir); err != nil {
+			return err
+		}
+		counters = "counters redis redis://" + r.redis.addr + " {\n\t\t\ttimeout 10s\n\t\t}"
+	default:
+		return fmt.Errorf("unknown counters %q: want memory or redis", o.counters)
+	}
+	gateway, err := gatewayConfig(dir, backend, counters, o)
+	if err != nil {
+		return err
+	}
+	if r.ours, err = start(ctx, dir, "ours", o.ours, ours, gateway); err != nil {
+		return err
+	}
+	r.plain, err = start(ctx, dir, "plain", o.plain, plain, config(backend, "", ""))
+	return err
+}
+
 // gatewayConfig charges each request one rate and the quota of api_calls in
 // two periods, with durable metering: what a site pays for its first rule. The
 // stages before all of it leave the charges out (identify), the directive too
 // (app), or the app as well (nothing), to tell what costs how much.
-func gatewayConfig(dir, backend string, o options) (string, error) {
+func gatewayConfig(dir, backend, counters string, o options) (string, error) {
+	limit := "1000000000/1h"
+	if o.refuse {
+		limit = "1/1h" // what the plan makes of it is used up while it warms up
+	}
 	app := fmt.Sprintf(`	quota {
 		records sqlite %s
+		%s
 		default_plan enterprise
 		verify jwt {
 			secret {env.JWT_SECRET}
@@ -99,7 +132,7 @@ func gatewayConfig(dir, backend string, o options) (string, error) {
 			require type access
 		}
 	}
-`, filepath.Join(dir, "quota.db"))
+`, filepath.Join(dir, "quota.db"), counters)
 	directive := func(rule string) string { return fmt.Sprintf("\tquota {\n\t\theaders %s\n%s\t}\n", o.headers, rule) }
 	switch o.stage {
 	case "nothing":
@@ -109,7 +142,7 @@ func gatewayConfig(dir, backend string, o options) (string, error) {
 	case "identify":
 		return config(backend, app, directive("")), nil
 	case "all":
-		return config(backend, app, directive("\t\trule api {\n\t\t\tlimit bench 1000000000/1h\n\t\t\tspend api_calls\n\t\t}\n")), nil
+		return config(backend, app, directive("\t\trule api {\n\t\t\tlimit bench "+limit+"\n\t\t\tspend api_calls\n\t\t}\n")), nil
 	}
 	return "", fmt.Errorf("unknown stage %q: want nothing, app, identify or all", o.stage)
 }
@@ -128,7 +161,7 @@ http://:{$PORT} {
 `, options, directives, backend)
 }
 
-func start(ctx context.Context, dir, name, binary, gogc, config string) (*process, error) {
+func start(ctx context.Context, dir, name, binary string, env []string, config string) (*process, error) {
 	p := &process{}
 	var err error
 	if p.addr, err = freeAddr(ctx); err != nil {
@@ -146,7 +179,7 @@ func start(ctx context.Context, dir, name, binary, gogc, config string) (*proces
 		return nil, err
 	}
 	p.cmd = exec.CommandContext(ctx, binary, "run", "--config", file, "--adapter", "caddyfile")
-	p.cmd.Env = append(os.Environ(), "GOGC="+gogc, "GOMAXPROCS=1", "JWT_SECRET="+secret,
+	p.cmd.Env = append(append(os.Environ(), env...), "GOMAXPROCS=1", "JWT_SECRET="+secret,
 		"PORT="+p.addr[strings.LastIndexByte(p.addr, ':')+1:], "ADMIN="+p.admin, "XDG_DATA_HOME="+filepath.Join(dir, name), "XDG_CONFIG_HOME="+filepath.Join(dir, name))
 	p.cmd.Stdout, p.cmd.Stderr = log, log
 	p.cmd.Cancel = func() error { return p.cmd.Process.Signal(syscall.SIGTERM) }
@@ -170,11 +203,9 @@ func start(ctx context.Context, dir, name, binary, gogc, config string) (*proces
 
 func (r *rig) stop() {
 	for _, p := range []*process{r.ours, r.plain} {
-		if p != nil {
-			_ = p.cmd.Process.Signal(syscall.SIGTERM)
-			_ = p.cmd.Wait()
-		}
+		p.end()
 	}
+	r.redis.stop()
 	_ = r.backend.Close()
 }
 
@@ -232,7 +263,11 @@ func (r *rig) client(ctx context.Context, number, n int) (took [2][]time.Duratio
 		for turn := range 2 {
 			side := (turn + i) % 2 // neither is always the first
 			began := time.Now()
-			if err := roundTrip(conns[side], readers[side], token); err != nil {
+			status, err := roundTrip(conns[side], readers[side], token)
+			if err == nil && status != http.StatusOK && (side != 0 || !r.refused || status != http.StatusTooManyRequests) {
+				err = fmt.Errorf("status %d", status)
+			}
+			if err != nil {
 				return took, err
 			}
 			took[side] = append(took[side], time.Since(began))
@@ -241,25 +276,25 @@ func (r *rig) client(ctx context.Context, number, n int) (took [2][]time.Duratio
 	return took, nil
 }
 
-func roundTrip(conn net.Conn, in *bufio.Reader, token string) error {
-	_, err := fmt.Fprintf(conn, "GET /items?page=1 HTTP/1.1\r\nHost: bench.example.com\r\nUser-Agent: bench/1\r\n"+
+func roundTrip(conn net.Conn, in *bufio.Reader, token string) (status int, err error) {
+	_, err = fmt.Fprintf(conn, "GET /items?page=1 HTTP/1.1\r\nHost: bench.example.com\r\nUser-Agent: bench/1\r\n"+
 		"Accept: application/json\r\nAuthorization: Bearer %s\r\n\r\n", token)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	res, err := http.ReadResponse(in, nil)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	defer res.Body.Close() // read to its end
 	n, err := io.Copy(io.Discard, res.Body)
 	if err != nil {
-		return err
+		return 0, err
 	}
-	if res.StatusCode != http.StatusOK || n != int64(len(answer)) {
-		return fmt.Errorf("status %d, %d bytes: %s", res.StatusCode, n, res.Header)
+	if res.StatusCode == http.StatusOK && n != int64(len(answer)) {
+		return 0, fmt.Errorf("%d bytes: %s", n, res.Header)
 	}
-	return nil
+	return res.StatusCode, nil
 }
 
 // profile asks a process for a CPU profile while the measurements run.
