@@ -135,6 +135,8 @@ func gatewayConfig(dir, backend, counters string, o options) (string, error) {
 `, filepath.Join(dir, "quota.db"), counters)
 	directive := func(rule string) string { return fmt.Sprintf("\tquota {\n\t\theaders %s\n%s\t}\n", o.headers, rule) }
 	switch o.stage {
+	case "respond": // the least that an answer of Caddy's own costs
+		return config(backend, "", "\trespond 429\n"), nil
 	case "nothing":
 		return config(backend, "", ""), nil
 	case "app":
@@ -144,7 +146,7 @@ func gatewayConfig(dir, backend, counters string, o options) (string, error) {
 	case "all":
 		return config(backend, app, directive("\t\trule api {\n\t\t\tlimit bench "+limit+"\n\t\t\tspend api_calls\n\t\t}\n")), nil
 	}
-	return "", fmt.Errorf("unknown stage %q: want nothing, app, identify or all", o.stage)
+	return "", fmt.Errorf("unknown stage %q: want respond, nothing, app, identify or all", o.stage)
 }
 
 // config is a Caddyfile that proxies to the backend, with global options and directives before it.
