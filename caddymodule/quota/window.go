@@ -68,13 +68,18 @@ func (w *Window) Idle(now int64) bool {
 }
 
 // advance drops the buckets that have left and makes now's the newest. A clock
-// that went back counts into the newest bucket, never into an older one.
+// that went back counts into the newest bucket, never into an older one; if it went
+// back by more than a window, what was counted ahead of it moves to now, or else it
+// would be counted for as long as the clock was wrong.
 func (w *Window) advance(now, width int64) {
 	if w.width != width {
 		w.rescale(now, width)
 	}
 	index := now / width
 	if index <= w.newest {
+		if w.newest-index > Buckets {
+			w.restart(index)
+		}
 		return
 	}
 	if index-w.newest > Buckets {
@@ -96,6 +101,16 @@ func (w *Window) rescale(now, width int64) {
 	}
 	*w = Window{width: width, newest: now / width}
 	w.counts[slot(w.newest)] = kept
+}
+
+// restart moves everything that is counted to one bucket.
+func (w *Window) restart(index int64) {
+	var kept int64
+	for _, c := range w.counts {
+		kept += c
+	}
+	*w = Window{width: w.width, newest: index}
+	w.counts[slot(index)] = kept
 }
 
 func slot(index int64) int64 {

@@ -213,18 +213,18 @@ func TestWindowChange(t *testing.T) {
 	})
 }
 
-// TestWindowClockBack: a clock that goes back gives nothing back and counts into the newest bucket.
+// TestWindowClockBack: a clock that goes back within a window gives nothing back and counts into the newest bucket.
 func TestWindowClockBack(t *testing.T) {
 	t.Parallel()
 	const width = 100
 	var w Window
 	w.Add(5_000, width, 3)
-	for _, back := range []int64{4_999, 4_000, 1_000} {
+	for _, back := range []int64{4_999, 4_500, 4_000} {
 		if sum := w.Sum(back, width); sum != 3 {
 			t.Errorf("%d counted at %d", sum, back)
 		}
 	}
-	w.Add(1_000, width, 2)
+	w.Add(4_000, width, 2)
 	if sum := w.Sum(6_099, width); sum != 5 {
 		t.Errorf("%d counted in the last millisecond of the newest bucket", sum)
 	}
@@ -270,5 +270,29 @@ func BenchmarkWindow(b *testing.B) {
 		if w.Sum(now, 6_000)+1 <= 1_000 {
 			w.Add(now, 6_000, 1)
 		}
+	}
+}
+
+// A clock that was ahead by more than a window holds nobody up for longer than
+// that, and forgets nothing.
+func TestWindowOfAClockThatWentBack(t *testing.T) {
+	t.Parallel()
+	const width, window = 100, 1000
+	var w Window
+	w.Add(50_000_000, width, 3)
+	w.Add(50_000_150, width, 4)
+	now := int64(1_000_000)
+	if got := w.Sum(now, width); got != 7 {
+		t.Errorf("%d are counted, want all 7", got)
+	}
+	wait := w.Wait(now, width, 7, 1)
+	if wait <= 0 || wait > (window+width)*time.Millisecond {
+		t.Errorf("waits %s for a window of %d ms", wait, window)
+	}
+	if got := w.Sum(now+wait.Milliseconds()-1, width); got != 7 {
+		t.Errorf("%d are counted before the end", got)
+	}
+	if got := w.Sum(now+wait.Milliseconds(), width); got != 0 {
+		t.Errorf("%d are counted after it", got)
 	}
 }

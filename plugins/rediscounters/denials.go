@@ -20,7 +20,10 @@ const (
 // which it may be admitted: such a caller costs Redis nothing. What a quota
 // refuses is never kept: it may be raised at any moment.
 type denials struct {
-	count  atomic.Int64
+	count atomic.Int64
+	// drops is how often something was forgotten: a refusal that was on its way
+	// meanwhile may be from before, and is not kept.
+	drops  atomic.Int64
 	shards [denialShards]denialShard
 }
 
@@ -51,8 +54,9 @@ func (ds *denials) init() {
 func (ds *denials) shard(d quota.Digest) *denialShard { return &ds.shards[d[3]%denialShards] }
 
 // remember keeps a refusal by rates alone. sent is when Redis was asked: it
-// answered later, so what it said to wait is not over before sent plus that.
-func (ds *denials) remember(cs []quota.Charge, d *quota.Decision, sent time.Time) {
+// answered later, so what it said to wait is not over before sent plus that. drops
+// is what it was then.
+func (ds *denials) remember(cs []quota.Charge, d *quota.Decision, sent time.Time, drops int64) {
 	until := time.Time{}
 	for i := range cs {
 		if cs[i].Once != (quota.Digest{}) {
@@ -77,6 +81,9 @@ func (ds *denials) remember(cs []quota.Charge, d *quota.Decision, sent time.Time
 	s := ds.shard(c.Key.Digest)
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if ds.drops.Load() != drops { // under the lock that whoever drops it waits for
+		return
+	}
 	k := rateKey{c.Key.Digest, c.Key.Name}
 	if _, ok := s.byRate[k]; !ok {
 		ds.count.Add(1)
@@ -144,6 +151,7 @@ func same(a, b []quota.Charge) bool {
 
 // drop forgets the refusals of a subject.
 func (ds *denials) drop(d quota.Digest) {
+	ds.drops.Add(1)
 	s := ds.shard(d)
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -156,6 +164,7 @@ func (ds *denials) drop(d quota.Digest) {
 }
 
 func (ds *denials) clear() {
+	ds.drops.Add(1)
 	for i := range ds.shards {
 		s := &ds.shards[i]
 		s.mu.Lock()

@@ -43,7 +43,7 @@ func (e *Engine) decide(ctx context.Context, cs []quota.Charge, d *quota.Decisio
 	if op == opTake && e.denials.answer(cs, d) {
 		return nil
 	}
-	sent := time.Now()
+	sent, drops := time.Now(), e.denials.drops.Load()
 	for range maxEpochs {
 		now, err := e.decideIn(e.enter(), cs, d, op)
 		if errors.Is(err, errLost) {
@@ -54,7 +54,7 @@ func (e *Engine) decide(ctx context.Context, cs []quota.Charge, d *quota.Decisio
 		}
 		d.Judge(cs, now)
 		if op == opTake && !d.Admitted() {
-			e.denials.remember(cs, d, sent)
+			e.denials.remember(cs, d, sent, drops)
 		}
 		return nil
 	}

@@ -250,6 +250,80 @@ func TestDenialsAreRemembered(t *testing.T) {
 	}
 }
 
+// TestDenialsOnTheirWay: a refusal from before its caller was cleared, which
+// arrives after, is not remembered.
+func TestDenialsOnTheirWay(t *testing.T) {
+	t.Parallel()
+	s := gatetest.Redis(t)
+	p := gatetest.NewProxy(t, s.Addr())
+	o := options(t, "redis://"+p.Addr())
+	e := openTest(t, o)
+	o.Address, _ = ParseAddress(s.URL())
+	other := openTest(t, o)
+	c := rateCharge("user:1", "api", 1, time.Hour)
+	var d quota.Decision
+	reserve := func(e *Engine) error { return e.Reserve(t.Context(), []quota.Charge{c}, &d) }
+	if err := errors.Join(reserve(other), other.Peek(t.Context(), []quota.Charge{c}, &d), e.Peek(t.Context(), []quota.Charge{c}, &d)); err != nil {
+		t.Fatal(err)
+	}
+	s.Do(t, "CONFIG", "RESETSTAT")
+	p.Delay(t, 500 * time.Millisecond) // of the answer
+	asked := make(chan error, 1)
+	go func() { asked <- reserve(e) }()
+	s.Await(t, "cmdstat_evalsha:calls=1,", "INFO", "commandstats") // it is refused
+	if _, err := other.Reset(t.Context(), "user:1", nil); err != nil {
+		t.Fatal(err)
+	}
+	e.denials.drop(quota.Subject("user:1").Digest()) // as every gateway does when it is told
+	p.Delay(t, 0)
+	if err := <-asked; err != nil || d.Admitted() {
+		t.Fatalf("%+v, %v", d, err)
+	}
+	if n := e.denials.count.Load(); n != 0 {
+		t.Errorf("%d refusals from before are remembered", n)
+	}
+	if err := reserve(e); err != nil || !d.Admitted() {
+		t.Errorf("after it was cleared: %+v, %v", d, err)
+	}
+}
+
+// TestClockGoesBack: what was counted while Redis's clock was ahead leaves within
+// a window of the right time, and is counted until then.
+func TestClockGoesBack(t *testing.T) {
+	t.Parallel()
+	s := gatetest.Redis(t)
+	o := options(t, s.URL())
+	e := openTest(t, o)
+	const window = 500 * time.Millisecond
+	for name, other := range map[string]time.Duration{"the same window": window, "another window": 2 * window} {
+		account := quota.UserSubject(name)
+		c := rateCharge(account, "api", 2, window)
+		var d quota.Decision
+		for range 2 {
+			if err := e.Reserve(t.Context(), []quota.Charge{c}, &d); err != nil || !d.Admitted() {
+				t.Fatalf("%s: %+v, %v", name, d, err)
+			}
+		}
+		digest := account.Digest()
+		key := string(appendDigest(append(appendTag(nil, o.Prefix, bucketOf(digest)), kindRates...), digest))
+		// As if both had been counted an hour from now.
+		s.Do(t, "EVAL", "local w = { cmsgpack.unpack(redis.call('HGET', KEYS[1], 'api')) } w[2] = w[2] + 11 * math.floor(3600000 / w[1] / 11) "+
+			"redis.call('HSET', KEYS[1], 'api', cmsgpack.pack(unpack(w)))", "1", key)
+		c.Limit.Window = other
+		if err := e.Reserve(t.Context(), []quota.Charge{c}, &d); err != nil || d.Admitted() || d.RetryAfter > 3*window {
+			t.Fatalf("%s: %+v, %v", name, d, err)
+		}
+		time.Sleep(d.RetryAfter)
+		c.Cost = 2
+		gatetest.Await(t, 3*window, func() error {
+			if err := e.Reserve(t.Context(), []quota.Charge{c}, &d); err != nil || !d.Admitted() {
+				return fmt.Errorf("%s: %+v, %w", name, d, err)
+			}
+			return nil
+		})
+	}
+}
+
 // TestPolicy: a Redis that may evict counters is reported.
 func TestPolicy(t *testing.T) {
 	t.Parallel()

@@ -189,6 +189,15 @@ local function sum(w)
 	return n
 end
 
+-- restart counts all in one bucket.
+local function restart(w, index, kept)
+	w[2] = index
+	for i = 3, 13 do
+		w[i] = 0
+	end
+	w[3 + index % 11] = kept
+end
+
 local function advance(w, width)
 	local index = floor(now / width)
 	if w[1] ~= width then
@@ -197,11 +206,12 @@ local function advance(w, width)
 			advance(w, w[1])
 			kept = sum(w)
 		end
-		w[1], w[2] = width, index
-		for i = 3, 13 do
-			w[i] = 0
-		end
-		w[3 + index % 11] = kept
+		w[1] = width
+		restart(w, index, kept)
+		return
+	end
+	if index < w[2] - 10 then -- the clock went back by more than a window: all moves to now
+		restart(w, index, sum(w))
 		return
 	end
 	if index <= w[2] then
