@@ -91,7 +91,7 @@ func carry(to, from net.Conn, after time.Duration) {
 		}
 	}
 	_, _ = to.Close(), from.Close()
-	for range sent { //nolint:revive // until the reader has ended
+	for range sent { // until the reader has ended
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"fmt"
 	"net"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -126,7 +127,7 @@ func TestOneCommandASlot(t *testing.T) {
 		rateCharge(account, "api", 100, time.Hour), usageCharge(account, "jobs", quota.PeriodDay), usageCharge(account, "jobs", quota.PeriodMonth),
 	}
 	address := rateCharge("ip:192.0.2.1", "login", 2, time.Hour)
-	both := append(mine[:3:3], address)
+	both := slices.Concat(mine, []quota.Charge{address})
 	var d quota.Decision
 	if err := e.Reserve(t.Context(), both, &d); err != nil || !d.Admitted() {
 		t.Fatalf("%+v, %v", d, err)
