@@ -26,9 +26,13 @@ test-long: deps ## the same with longer runs, then every fuzz target for FUZZTIM
 	scripts/fuzz.sh
 
 bench: build ## benchmarks, then CPU a request against plain Caddy (docs/performance.md)
-	$(GO) test -run '^$$' -bench . -benchmem ./caddymodule/... ./plugins/...
+	$(GO) test -run '^$$' -bench . -skip Change -benchmem ./caddymodule/... ./plugins/...
+	$(GO) test -run '^$$' -bench Change -benchtime 1000x ./caddymodule/integration
 	CGO_ENABLED=0 $(GO) build -trimpath -o $(BIN)/plain ./scripts/bench/plain
 	$(GO) run ./scripts/bench
+	$(GO) run ./scripts/bench -counters redis
+	$(GO) run ./scripts/bench -counters redis -refuse
+	$(GO) run ./scripts/bench -counters redis -release
 
 load: ## a load against a running gateway, e.g. make load LOAD='-url http://localhost:8080/items -duration 30s'
 	$(GO) run ./scripts/load $(LOAD)

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
-	"slices"
 	"testing"
 	"time"
 
@@ -44,20 +43,41 @@ func BenchmarkChange(b *testing.B) {
 		}
 		took = append(took, time.Since(began))
 	}
-	slices.Sort(took)
-	b.ReportMetric(float64(took[len(took)/2].Microseconds())/1000, "p50-ms")
-	b.ReportMetric(float64(took[len(took)*99/100].Microseconds())/1000, "p99-ms")
+	reportTimes(b, took)
 }
 
 // BenchmarkHandler is what the handler adds to a request in the process: a
 // verified token and an entitlement from the cache, three charges with durable
-// metering, the headers. "baseline" is the same request without it.
+// metering in this process or in Redis, the headers. "baseline" is the same request
+// without it.
 func BenchmarkHandler(b *testing.B) {
-	quota, err := json.Marshal(map[string]any{
+	next := caddyhttp.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) error {
+		w.WriteHeader(http.StatusNoContent)
+		return nil
+	})
+	b.Run("baseline", func(b *testing.B) { benchHandler(b, next.ServeHTTP) })
+	redis := map[string]any{"engine": "redis", "urls": []string{gatetest.Redis(b).URL()}, "timeout": "10s"}
+	for name, counters := range map[string]map[string]any{"quota": nil, "quota on redis": redis} {
+		b.Run(name, func(b *testing.B) {
+			handler := provisionHandler(b, counters)
+			benchHandler(b, func(w http.ResponseWriter, r *http.Request) error { return handler.ServeHTTP(w, r, next) })
+		})
+	}
+}
+
+// provisionHandler is the handler of a config with one rule; counters nil are the
+// process's own.
+func provisionHandler(b *testing.B, counters map[string]any) caddyhttp.MiddlewareHandler {
+	b.Helper()
+	config := map[string]any{
 		"records":      map[string]any{"engine": "sqlite", "path": b.TempDir() + "/quota.db"},
 		"default_plan": "enterprise", // unlimited calls a day, counted all the same
 		"verifiers":    []any{map[string]any{"kind": "jwt", "secret": secret, "algorithms": []string{"HS256"}}},
-	})
+	}
+	if counters != nil {
+		config["counters"] = counters
+	}
+	quota, err := json.Marshal(config)
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -70,45 +90,30 @@ func BenchmarkHandler(b *testing.B) {
 		b.Fatal(err)
 	}
 	cctx, cancel := caddy.NewContext(ctx)
-	defer cancel()
+	b.Cleanup(cancel)
 	v, err := cctx.LoadModuleByID("http.handlers.quota", json.RawMessage(
 		`{"rules":[{"name":"api","limits":[{"scope":"bench","requests":1000000000000,"window":3600000000000}],"spends":[{"metric":"api_calls"}]}]}`))
 	if err != nil {
 		b.Fatal(err)
 	}
-	handler := v.(caddyhttp.MiddlewareHandler)
-	next := caddyhttp.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) error {
-		w.WriteHeader(http.StatusNoContent)
-		return nil
-	})
+	return v.(caddyhttp.MiddlewareHandler)
+}
+
+func benchHandler(b *testing.B, serve caddyhttp.HandlerFunc) {
+	b.Helper()
 	tokens := make([]string, 100)
 	for i := range tokens {
 		tokens[i] = "Bearer " + gatetest.HS256(secret, gatetest.Claims(fmt.Sprint("user-", i), time.Hour))
 	}
-	request := func(i int) (*httptest.ResponseRecorder, *http.Request) {
+	b.ReportAllocs()
+	for i := 0; b.Loop(); i++ {
 		w, r := httptest.NewRecorder(), httptest.NewRequest(http.MethodGet, "/items", nil)
 		r.Header.Set("Authorization", tokens[i%len(tokens)])
-		return w, caddyhttp.PrepareRequest(r, caddy.NewReplacer(), w, nil)
+		if err := serve(w, caddyhttp.PrepareRequest(r, caddy.NewReplacer(), w, nil)); err != nil {
+			b.Fatal(err)
+		}
+		if w.Code != http.StatusNoContent {
+			b.Fatalf("status %d: %s", w.Code, w.Body)
+		}
 	}
-	b.Run("baseline", func(b *testing.B) {
-		b.ReportAllocs()
-		for i := 0; b.Loop(); i++ {
-			w, r := request(i)
-			if err := next.ServeHTTP(w, r); err != nil {
-				b.Fatal(err)
-			}
-		}
-	})
-	b.Run("quota", func(b *testing.B) {
-		b.ReportAllocs()
-		for i := 0; b.Loop(); i++ {
-			w, r := request(i)
-			if err := handler.ServeHTTP(w, r, next); err != nil {
-				b.Fatal(err)
-			}
-			if w.Code != http.StatusNoContent {
-				b.Fatalf("status %d: %s", w.Code, w.Body)
-			}
-		}
-	})
 }
