@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+	"github.com/quotagate/quotagate/caddymodule/quota"
 	"github.com/quotagate/quotagate/caddymodule/store"
 	"go.uber.org/zap"
 )
@@ -207,7 +208,7 @@ func (d *desk) apply(ctx context.Context, st *store.Store, job store.SyncJob, re
 		syncs.WithLabelValues("written").Inc()
 	}
 	if r.Deleted {
-		if err := d.endPaid(ctx, st, job.Customer, read.subscriptions); err != nil {
+		if err := d.endPaid(ctx, st, r.Account, job.Customer, read.subscriptions); err != nil {
 			return err
 		}
 	}
@@ -223,16 +224,31 @@ func (d *desk) apply(ctx context.Context, st *store.Store, job store.SyncJob, re
 	return nil
 }
 
-// endPaid ends what a deleted user pays for, and has the customer read once more.
-func (d *desk) endPaid(ctx context.Context, st *store.Store, customer string, subs []Subscription) error {
+// endPaid ends what a deleted user pays for, and could yet pay for, and has the
+// customer read once more.
+func (d *desk) endPaid(ctx context.Context, st *store.Store, account quota.Subject, customer string, subs []Subscription) error {
+	again := func(err error) error { // though everything was written
+		return errors.Join(fmt.Errorf("ending what a deleted user pays for: %w", err), st.RequestSync(ctx, customer, "user deleted"))
+	}
+	page, err := st.LastCheckout(ctx, account)
+	if err != nil {
+		return again(err)
+	}
 	ended := 0
+	if page != nil && page.Open {
+		switch err := d.closePage(ctx, st, page.ID); {
+		case errors.Is(err, errPageOver):
+			ended++ // it may just have been paid
+		case err != nil:
+			return again(err)
+		}
+	}
 	for i := range subs {
 		if goesOn(subs[i:i+1]) == nil {
 			continue
 		}
 		if err := d.provider.End(ctx, Ending{Subscription: subs[i], When: AtOnce}); err != nil {
-			// It is to be tried again, though everything was written.
-			return errors.Join(fmt.Errorf("ending what a deleted user pays for: %w", err), st.RequestSync(ctx, customer, "user deleted"))
+			return again(err)
 		}
 		ended++
 	}

@@ -19,6 +19,19 @@ func NewDesk(st *store.Store, p Provider, s Settings, now func() time.Time, log 
 	return Desk{newDesk(func() (*store.Store, error) { return st, nil }, p, s, now, log)}
 }
 
+// Open is Start without the work beside the requests.
+func (s *Service) Open() error {
+	ctx, cancel := context.WithCancel(context.Background())
+	p, err := s.guest.Open(ctx, Env{Log: s.log, Deliver: s.Receive, Now: time.Now})
+	if err != nil {
+		cancel()
+		return err
+	}
+	s.stop = cancel
+	s.desk.Store(newDesk(s.open, p, s.settings(), time.Now, s.log))
+	return nil
+}
+
 // Receive takes a webhook in.
 func (d Desk) Receive(ctx context.Context, body []byte, signature string) int {
 	return d.d.receive(ctx, body, signature)

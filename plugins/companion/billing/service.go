@@ -24,9 +24,10 @@ type Service struct {
 	open func() (*store.Store, error)
 	log  *zap.Logger
 
-	desk atomic.Pointer[desk] // nil until it is started
-	stop context.CancelFunc
-	work sync.WaitGroup
+	desk  atomic.Pointer[desk] // nil until it is started
+	turns turns
+	stop  context.CancelFunc
+	work  sync.WaitGroup
 }
 
 // NewService is billing by a guest, over records that are opened when they are
@@ -149,17 +150,8 @@ func RefusalOf(err error) Refusal {
 var errNotStarted = errors.New("billing is not started yet")
 
 // do runs a request of a user and counts what became of it.
-func (s *Service) do(operation string, f func(*desk, *store.Store) error) error {
-	d := s.desk.Load()
-	var err error
-	if d == nil {
-		err = errNotStarted
-	} else {
-		var st *store.Store
-		if st, err = d.store(); err == nil {
-			err = f(d, st)
-		}
-	}
+func (s *Service) do(ctx context.Context, account quota.Subject, operation string, f func(*desk, *store.Store) error) error {
+	err := s.inTurn(ctx, account, f)
 	outcome := string(RefusalOf(err))
 	switch {
 	case err == nil:
@@ -171,10 +163,27 @@ func (s *Service) do(operation string, f func(*desk, *store.Store) error) error 
 	return err
 }
 
+func (s *Service) inTurn(ctx context.Context, account quota.Subject, f func(*desk, *store.Store) error) error {
+	d := s.desk.Load()
+	if d == nil {
+		return errNotStarted
+	}
+	st, err := d.store()
+	if err != nil {
+		return err
+	}
+	giveBack, err := s.turns.take(ctx, account)
+	if err != nil {
+		return fmt.Errorf("waiting for another request of the account: %w", err)
+	}
+	defer giveBack()
+	return f(d, st)
+}
+
 // Checkout opens a page on which the buyer pays for a plan, or answers the one
 // that is open already.
 func (s *Service) Checkout(ctx context.Context, b Buyer, o Order) (page *store.CheckoutSession, err error) {
-	err = s.do("checkout", func(d *desk, st *store.Store) error {
+	err = s.do(ctx, b.Account, "checkout", func(d *desk, st *store.Store) error {
 		page, err = d.checkout(ctx, st, buyer{account: b.Account, user: b.User, email: b.Email}, o.order())
 		return err
 	})
@@ -183,7 +192,7 @@ func (s *Service) Checkout(ctx context.Context, b Buyer, o Order) (page *store.C
 
 // Portal opens the page on which the account manages what it has.
 func (s *Service) Portal(ctx context.Context, account quota.Subject) (address string, err error) {
-	err = s.do("portal", func(d *desk, st *store.Store) error {
+	err = s.do(ctx, account, "portal", func(d *desk, st *store.Store) error {
 		address, err = d.portal(ctx, st, account)
 		return err
 	})
@@ -193,12 +202,12 @@ func (s *Service) Portal(ctx context.Context, account quota.Subject) (address st
 // Sync reads what the account has from the provider now. A checkout session may
 // be named, and is then the account's own, or the request is refused.
 func (s *Service) Sync(ctx context.Context, account quota.Subject, session string) error {
-	return s.do("sync", func(d *desk, st *store.Store) error { return d.sync(ctx, st, account, session) })
+	return s.do(ctx, account, "sync", func(d *desk, st *store.Store) error { return d.sync(ctx, st, account, session) })
 }
 
 // Preview says what Change would cost.
 func (s *Service) Preview(ctx context.Context, account quota.Subject, o Order) (p Preview, err error) {
-	err = s.do("preview", func(d *desk, st *store.Store) error {
+	err = s.do(ctx, account, "preview", func(d *desk, st *store.Store) error {
 		p, err = d.preview(ctx, st, account, o.order())
 		return err
 	})
@@ -208,7 +217,7 @@ func (s *Service) Preview(ctx context.Context, account quota.Subject, o Order) (
 // Change moves the account to another plan: at once if that is more, when the
 // period ends if it is less.
 func (s *Service) Change(ctx context.Context, account quota.Subject, o Order) error {
-	return s.do("change", func(d *desk, st *store.Store) error { return d.change(ctx, st, account, o.order()) })
+	return s.do(ctx, account, "change", func(d *desk, st *store.Store) error { return d.change(ctx, st, account, o.order()) })
 }
 
 // End cancels at a moment, or takes back what is pending.
@@ -217,7 +226,7 @@ func (s *Service) End(ctx context.Context, account quota.Subject, when When) err
 	if when == Never {
 		operation = "resume"
 	}
-	return s.do(operation, func(d *desk, st *store.Store) error { return d.end(ctx, st, account, when) })
+	return s.do(ctx, account, operation, func(d *desk, st *store.Store) error { return d.end(ctx, st, account, when) })
 }
 
 // Nudge has the worker look at what was queued.

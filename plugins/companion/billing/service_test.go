@@ -25,12 +25,15 @@ type guest struct{ *stripebilling.Module }
 
 func (g guest) Settings() billing.Settings { return settings() }
 
+func (s *shop) guest() guest {
+	return guest{&stripebilling.Module{APIKey: stripefake.DefaultKey, WebhookSecrets: []string{whsec}, APIBase: s.server.URL}}
+}
+
 // The service works from Start to Stop, and leaves nothing behind (goleak).
 func TestServiceWorksAndStops(t *testing.T) {
 	t.Parallel()
 	s := newShop(t)
-	g := guest{&stripebilling.Module{APIKey: stripefake.DefaultKey, WebhookSecrets: []string{whsec}, APIBase: s.server.URL}}
-	sv := billing.NewService(g, "", func() (*store.Store, error) { return s.Store, nil }, zap.NewNop())
+	sv := billing.NewService(s.guest(), "", func() (*store.Store, error) { return s.Store, nil }, zap.NewNop())
 	if status := sv.Receive(t.Context(), nil, ""); status != http.StatusServiceUnavailable {
 		t.Errorf("before it was started: %d", status)
 	}
