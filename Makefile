@@ -37,8 +37,9 @@ bench: build ## benchmarks, then CPU a request against plain Caddy (docs/perform
 load: ## a load against a running gateway, e.g. make load LOAD='-url http://localhost:8080/items -duration 30s'
 	$(GO) run ./scripts/load $(LOAD)
 
-lint: ## golangci-lint, of one pinned version
+lint: ## golangci-lint, of one pinned version, and a go.mod that is tidy
 	scripts/lint.sh $(GOLANGCI_LINT)
+	$(GO) mod tidy -diff
 
 deps: ## install what the tests need beyond Go, git and make
 	scripts/deps.sh
