@@ -135,7 +135,8 @@ func (h *Handler) pass(x *exchange, r *http.Request, next caddyhttp.Handler) (er
 }
 
 // statusClientGone is what reverse_proxy writes, and calls success, where the
-// client left before the backend answered.
+// client left before the backend answered. At times it is another client that
+// left: net/http may cancel the request that has got the connection of its request.
 const statusClientGone = 499
 
 // fate judges how the handlers ended. What is not certain is Unknown: else an
@@ -144,14 +145,14 @@ func fate(r *http.Request, status int, err error) (int, gate.Fate) {
 	ctx := r.Context()
 	if err == nil {
 		switch {
-		case (status == 0 || status == statusClientGone) && ctx.Err() != nil:
+		case status == statusClientGone, status == 0 && ctx.Err() != nil:
 			return status, gate.Unknown // nobody knows what the backend did
 		case status == 0:
 			status = http.StatusOK // net/http sends it when a handler writes nothing
 		}
 		return status, gate.Answered
 	}
-	if unreached(err) {
+	if unreached(r, err) {
 		return status, gate.Unreached
 	}
 	if tooLarge, ok := errors.AsType[*http.MaxBytesError](err); ok && r.ContentLength <= tooLarge.Limit {
@@ -165,13 +166,25 @@ func fate(r *http.Request, status int, err error) (int, gate.Fate) {
 }
 
 // unreached reports whether the backend certainly never saw the request.
-func unreached(err error) bool {
+func unreached(r *http.Request, err error) bool {
 	var dial reverseproxy.DialError
 	if errors.As(err, &dial) {
-		return true
+		// What net/http may send twice may have been sent on a connection that broke,
+		// before the client left while another was made.
+		return r.Context().Err() == nil || !replayable(r)
 	}
 	// Caddy keeps this error to itself; its text is what tells it from others.
 	return strings.HasSuffix(err.Error(), "no upstreams available")
+}
+
+// replayable reports whether http.Transport sends the request again by itself
+// where a connection broke before the answer.
+func replayable(r *http.Request) bool {
+	switch r.Method {
+	case http.MethodGet, http.MethodHead, http.MethodOptions, http.MethodTrace:
+		return true
+	}
+	return len(r.Header["Idempotency-Key"]) > 0 || len(r.Header["X-Idempotency-Key"]) > 0
 }
 
 // refuse answers with a denial. Another error is a fault and goes to Caddy.

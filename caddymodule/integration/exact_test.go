@@ -98,7 +98,7 @@ func TestKilledGatewaysLoseNothing(t *testing.T) { // alone: gateways that starv
 		})
 		f[i%2].run()
 	}
-	l := newLedger(t, b, tr)
+	l := newLedger(t, b, tr, nil)
 	began, missing := time.Now(), int64(1)
 	for missing > 0 && time.Since(began) < patience {
 		missing, _, _ = l.compare(t, f[0])

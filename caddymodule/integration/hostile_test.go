@@ -131,3 +131,18 @@ func TestBodiesThatBreakOffStayCharged(t *testing.T) {
 		t.Errorf("%d jobs charged, want 1: of the request that broke off", used)
 	}
 }
+
+// 499 is what Caddy's proxy says of a request that was cancelled, perhaps in the
+// place of another's: nobody knows what the backend has done.
+func TestCancelledRequestsStayCharged(t *testing.T) {
+	t.Parallel()
+	b := gatetest.NewBackend(func(*http.Request) gatetest.Answer { return gatetest.Answer{Status: 499} })
+	g := start(t, "", site(b.Serve(t).URL, jobsSite))
+	g.do("POST", "/jobs", access("u")).want(t, 499)
+	b.Answer(func(*http.Request) gatetest.Answer { return gatetest.Answer{Status: 500} })
+	g.do("POST", "/jobs", access("u")).want(t, 500)
+	g.stop()
+	if used := g.used(t, "u", "jobs", "month"); used != 1 {
+		t.Errorf("%d jobs charged, want the one of 499", used)
+	}
+}

@@ -1,61 +1,98 @@
 package integration
 
 import (
-	"errors"
+	"encoding/json"
 	"fmt"
+	"net/http"
 	"slices"
-	"syscall"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/quotagate/quotagate/caddymodule/gatetest"
 )
 
-// account compares what the records say of each user with what the backend saw.
-// Every request that it saw and did not answer with an error is charged; beyond
-// that only requests whose outcome nobody knows may be, and each has a name.
+// account compares what the records say of each user with what clients, backend
+// and gateway know of each request. Charged beyond what is certain may only be
+// requests whose outcome nobody knows, and each of those is named.
 func account(t *testing.T, g *gateway, b *gatetest.Backend, tr *traffic) {
 	t.Helper()
-	l := newLedger(t, b, tr)
-	lost, extra, named := l.compare(t, g)
-	for user, beyond := range named {
-		t.Logf("%s: %d charged of the %d requests whose outcome nobody knows, the first of which are %v",
-			user, beyond, len(l.unknown[user]), l.unknown[user][:min(5, len(l.unknown[user]))])
+	l := newLedger(t, b, tr, g.handled(t))
+	lost, extra, beyond := l.compare(t, g)
+	for user, open := range l.unknown {
+		for _, name := range open {
+			t.Logf("outcome unknown: %s of %s (%d of the %d of this user are charged)", name, user, beyond[user], len(open))
+		}
 	}
-	t.Logf("%d requests, %d at the backend: LOST %d, DOUBLED %d", len(tr.sent), len(l.reached), lost, extra)
+	t.Logf("%d requests, %d at the backend, %d of unknown outcome: LOST %d, DOUBLED %d", len(tr.sent), len(l.reached), l.open(), lost, extra)
 	if lost != 0 || extra != 0 {
 		t.Errorf("LOST %d, DOUBLED %d", lost, extra)
 	}
 }
 
-// ledger is what clients and backend together know of a load.
+// ledger is what is known of a load.
 type ledger struct {
 	users   int
 	reached map[string]gatetest.Entry // at the backend, by the requests' names
-	certain map[string]int64          // by user
+	certain map[string]int64          // charged, by user
 	unknown map[string][]string       // by user, the requests' names
 }
 
-func newLedger(t *testing.T, b *gatetest.Backend, tr *traffic) *ledger {
+// handled is the status of each request by its name that the access log tells of,
+// if the site has one; negative: it was denied.
+func (g *gateway) handled(t *testing.T) map[string]int {
+	t.Helper()
+	handled := map[string]int{}
+	for text := range strings.Lines(g.logged()) {
+		var entry struct {
+			Msg      string
+			Status   int
+			Decision string `json:"quota_decision_id"`
+			Request  struct{ Headers http.Header }
+		}
+		if json.Unmarshal([]byte(text), &entry) != nil || entry.Msg != "handled request" {
+			continue
+		}
+		if entry.Decision != "" {
+			entry.Status = -entry.Status
+		}
+		handled[entry.Request.Headers.Get(gatetest.IDHeader)] = entry.Status
+	}
+	return handled
+}
+
+// loggedOf are the lines of the log that name a request.
+func (g *gateway) loggedOf(id string) string {
+	var lines strings.Builder
+	for text := range strings.Lines(g.logged()) {
+		if strings.Contains(text, `"`+id+`"`) {
+			lines.WriteString(text)
+		}
+	}
+	return lines.String()
+}
+
+// newLedger judges each request. What the backend saw was admitted, and stays
+// charged unless the gateway passed an error of the backend's on.
+func newLedger(t *testing.T, b *gatetest.Backend, tr *traffic, handled map[string]int) *ledger {
 	t.Helper()
 	l := &ledger{users: tr.users, reached: firstOfEach(b), certain: map[string]int64{}, unknown: map[string][]string{}}
 	for _, s := range tr.sent {
-		e, reached := l.reached[s.id]
+		_, reached := l.reached[s.id]
+		status, known := handled[s.id]
 		switch {
-		case errors.Is(s.err, syscall.ECONNREFUSED): // it met nobody
-		case s.aborted || s.status == 0 || s.status == 502:
-			if reached && e.Complete && e.Status == 200 && s.status == 200 {
-				l.certain[s.user]++
-				continue
-			}
-			l.unknown[s.user] = append(l.unknown[s.user], s.id)
-		case s.status == 200:
-			if !reached {
-				t.Errorf("%s was answered 200 and never reached the backend", s.id)
-			}
+		case s.status == 200 && !reached:
+			t.Errorf("%s was answered 200 and never reached the backend", s.id)
+		case reached && (status < 0 || s.status >= 400 && s.status < 499):
+			t.Errorf("%s was denied (%d) and had reached the backend", s.id, s.status)
+		case reached && (s.status == 500 || status == 500): // given back, where a rule says so
+		case reached:
 			l.certain[s.user]++
-		case reached && s.status < 500:
-			t.Errorf("%s was answered %d and had reached the backend", s.id, s.status)
+		case status < 0, s.status >= 400 && s.status != 499 && s.status != 502:
+		case len(handled) > 0 && !known: // the gateway never read it
+		case !s.written.Load(): // there was none
+		default:
+			l.unknown[s.user] = append(l.unknown[s.user], fmt.Sprintf("%s (at the client: status %d, %v; at the gateway: status %d)", s.id, s.status, s.err, status))
 		}
 	}
 	return l
@@ -73,21 +110,28 @@ func firstOfEach(b *gatetest.Backend) map[string]gatetest.Entry {
 	return first
 }
 
+// open counts the requests of unknown outcome.
+func (l *ledger) open() int {
+	n := 0
+	for _, names := range l.unknown {
+		n += len(names)
+	}
+	return n
+}
+
 // compare is what the records lack, what they have beyond all that may be
-// charged, and how many requests of unknown outcome are charged of each user.
-func (l *ledger) compare(t *testing.T, g *gateway) (lost, extra int64, named map[string]int64) {
+// charged, and how much they have of each user beyond what is certain.
+func (l *ledger) compare(t *testing.T, g *gateway) (lost, extra int64, beyond map[string]int64) {
 	t.Helper()
-	named = map[string]int64{}
+	beyond = map[string]int64{}
 	for i := range l.users {
 		user := fmt.Sprint("u", i)
-		beyond := g.used(t, user, "jobs", "month") - l.certain[user]
-		lost += max(0, -beyond)
-		extra += max(0, beyond-int64(len(l.unknown[user])))
-		if beyond > 0 {
-			named[user] = beyond
-		}
+		more := g.used(t, user, "jobs", "month") - l.certain[user]
+		lost += max(0, -more)
+		extra += max(0, more-int64(len(l.unknown[user])))
+		beyond[user] = more
 	}
-	return lost, extra, named
+	return lost, extra, beyond
 }
 
 // decided is the time within which a request was decided: after it was sent, and

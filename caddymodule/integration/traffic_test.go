@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/http/httptrace"
 	"os"
 	"slices"
 	"sync"
@@ -32,6 +33,8 @@ type sent struct {
 	status   int  // 0: no answer was read
 	aborted  bool // the client left before the answer
 	err      error
+	// written: its head went out, on any of the connections that net/http tried.
+	written *atomic.Bool
 }
 
 // traffic sends requests of many users until stop is closed.
@@ -81,8 +84,9 @@ func (tr *traffic) client(t testing.TB, c *http.Client, stop <-chan struct{}) {
 // once sends the next request and notes what became of it.
 func (tr *traffic) once(t testing.TB, c *http.Client) {
 	n := tr.n.Add(1)
-	s := sent{id: fmt.Sprint("r", n), user: fmt.Sprint("u", int(n)%tr.users), path: tr.path(int(n)), at: time.Now()}
-	ctx, cancel := context.WithCancel(context.Background())
+	s := sent{id: fmt.Sprint("r", n), user: fmt.Sprint("u", int(n)%tr.users), path: tr.path(int(n)), at: time.Now(), written: new(atomic.Bool)}
+	ctx := httptrace.WithClientTrace(context.Background(), &httptrace.ClientTrace{WroteHeaders: func() { s.written.Store(true) }})
+	ctx, cancel := context.WithCancel(ctx)
 	if tr.abort != nil && tr.abort(s.id) {
 		s.aborted = true
 		ctx, cancel = context.WithTimeout(ctx, time.Duration(n%7)*time.Millisecond)
