@@ -79,6 +79,17 @@ func TestAdminOfTheDefaultCaddyfile(t *testing.T) {
 		g.do("POST", "/jobs", u).want(t, 200)
 	}
 	g.do("POST", "/jobs", u).want(t, 402)
+	// What was used in vain is given back, once the records know of it.
+	g.send("POST", "/v1/admin/users/u/clear-rate-limits", root, `{"scopes":["jobs"]}`).want(t, 200)
+	eventually(t, noticeMax, "two jobs are given back", func() bool {
+		used := quotaOf(t, g.do("GET", "/v1/admin/users/u", root).want(t, 200).object(t)["usage"].(object), "jobs")["used"]
+		return used == 10.0 && g.send("POST", "/v1/admin/accounts/u/usage/adjust", root, `{"metric":"jobs","delta":-10}`).StatusCode == 200
+	})
+	g.send("POST", "/v1/admin/accounts/u/usage/adjust", root, `{"metric":"jobs","delta":8}`).want(t, 200)
+	g.noticed()
+	g.do("POST", "/jobs", u).want(t, 200)
+	g.do("POST", "/jobs", u).want(t, 200)
+	g.do("POST", "/jobs", u).want(t, 402)
 	g.send("PATCH", "/v1/admin/users/u", root, `{"plan_name":"pro","duration_days":30}`).want(t, 200)
 	g.noticed()
 	g.do("POST", "/jobs", u).want(t, 200)

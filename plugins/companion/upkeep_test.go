@@ -7,7 +7,9 @@ import (
 	"math"
 	"path/filepath"
 	"strconv"
+	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -92,6 +94,33 @@ func TestAuditHeadIsShown(t *testing.T) {
 	if _, err := s.VerifyAudit(t.Context(), &known); err != nil {
 		t.Errorf("the metric's digits are not the head's: %v", err)
 	}
+}
+
+// What is kept up is so at once, then at each interval, however long one round
+// takes, until it is told to end.
+func TestUpkeepIsRegular(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		ctx, stop := context.WithCancel(t.Context())
+		began := time.Now()
+		var at []time.Duration
+		var done sync.WaitGroup
+		done.Go(func() {
+			every(ctx, auditEvery, func(round context.Context) {
+				at = append(at, time.Since(began))
+				if len(at) == 2 {
+					<-round.Done() // a database that does not answer
+				}
+			})
+		})
+		time.Sleep(4*time.Minute + time.Second)
+		stop()
+		done.Wait()
+		want := []time.Duration{0, time.Minute, 2 * time.Minute, 3 * time.Minute, 4 * time.Minute}
+		if diff := cmp.Diff(want, at); diff != "" {
+			t.Errorf("(-want +got):\n%s", diff)
+		}
+	})
 }
 
 // Of several companions one removes what is old.
