@@ -256,8 +256,7 @@ func (g *gateway) text(t *testing.T, query string) string {
 	return s
 }
 
-// A build of the gateway alone has no code of the companion in it, and refuses
-// its directives by name.
+// A build of the gateway alone has no code of the companion in it.
 func TestGatewayHasNoCompanion(t *testing.T) {
 	t.Parallel()
 	out, err := exec.Command("go", "list", "-deps", "../../plugins/gateway").Output()

@@ -209,3 +209,21 @@ func TestMembersInOtherLetters(t *testing.T) {
 		t.Errorf("audited %v", got)
 	}
 }
+
+// What is wrong is said where it is, as FastAPI says it.
+func TestWhereInputIsWrong(t *testing.T) {
+	t.Parallel()
+	f := start(t)
+	f.host()
+	for _, c := range []struct{ method, path, body, detail string }{
+		{
+			http.MethodPost, "/v1/admin/plans", `{"name": "x", "rate_limit_multiplier": 1, "quotas": [{"metric": "jobs", "limit": 1, "period": "month", "exceeded_status": 402}, {"metric": "", "limit": 1, "period": "day", "exceeded_status": 402}]}`,
+			`[{"loc":["body","quotas",1,"metric"],"msg":"expected length >= 1","type":"value_error"}]`,
+		},
+		{http.MethodPatch, "/v1/admin/users/42", `{"plan_name": "pro", "duration_days": 1e2}`, `[{"loc":["body","duration_days"],"msg":"cannot take a number 1e2","type":"value_error"}]`},
+		{http.MethodPost, "/v1/admin/users/bulk", `{"ids": ["a", 1], "action": "suspend", "reason": "x"}`, `[{"loc":["body","ids",1],"msg":"expected string","type":"value_error"}]`},
+		{http.MethodGet, "/v1/admin/users?limit=x", "", `[{"loc":["query","limit"],"msg":"invalid integer","type":"value_error"}]`},
+	} {
+		f.do(c.method, c.path, c.body).want(422).wantBody(`{"detail":` + c.detail + `}`)
+	}
+}

@@ -4,6 +4,8 @@ import (
 	"encoding/json"
 	"errors"
 	"net/http"
+	"regexp"
+	"strconv"
 	"strings"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -35,9 +37,9 @@ func (e *Error) Error() string {
 
 // Problem is one thing that is wrong with the input, in FastAPI's 422 list.
 type Problem struct {
-	Loc  []string `json:"loc"` // body, query, path or header, then the field
-	Msg  string   `json:"msg"`
-	Type string   `json:"type"`
+	Loc  []any  `json:"loc"` // body, query, path or header, then the field; of a list the index, a number
+	Msg  string `json:"msg"`
+	Type string `json:"type"`
 }
 
 // NewError answers the status with a sentence.
@@ -58,7 +60,7 @@ type Refusal struct {
 // Invalid answers 422 with what is wrong with one field of the body.
 func Invalid(field, message string) *Error {
 	return &Error{
-		Detail: []Problem{{Loc: []string{"body", field}, Msg: message, Type: "value_error"}},
+		Detail: []Problem{{Loc: []any{"body", field}, Msg: message, Type: "value_error"}},
 		status: http.StatusUnprocessableEntity,
 	}
 }
@@ -89,7 +91,7 @@ func newError(status int, message string, errs ...error) huma.StatusError {
 	if status == http.StatusBadRequest && len(errs) == 0 {
 		// FastAPI has no other answer to a body that is missing or no JSON.
 		return &Error{
-			Detail: []Problem{{Loc: []string{"body"}, Msg: message, Type: "value_error"}},
+			Detail: []Problem{{Loc: []any{"body"}, Msg: message, Type: "value_error"}},
 			status: http.StatusUnprocessableEntity,
 		}
 	}
@@ -97,11 +99,9 @@ func newError(status int, message string, errs ...error) huma.StatusError {
 	for _, err := range errs {
 		var detail *huma.ErrorDetail
 		if errors.As(err, &detail) {
-			problems = append(problems, Problem{
-				Loc: strings.Split(detail.Location, "."), Msg: detail.Message, Type: "value_error",
-			})
+			problems = append(problems, problem(detail))
 		} else if err != nil {
-			problems = append(problems, Problem{Loc: []string{"body"}, Msg: err.Error(), Type: "value_error"})
+			problems = append(problems, Problem{Loc: []any{"body"}, Msg: err.Error(), Type: "value_error"})
 		}
 	}
 	if len(problems) == 0 {
@@ -111,4 +111,25 @@ func newError(status int, message string, errs ...error) huma.StatusError {
 		status = http.StatusUnprocessableEntity
 	}
 	return &Error{Detail: problems, status: status}
+}
+
+// unmarshaled is how encoding/json speaks of a value that is none of its field's:
+// in the words of our code, which are nobody's business.
+var unmarshaled = regexp.MustCompile(`^json: cannot unmarshal (.+) into Go struct field [^.]*\.(\S+) of type \S+$`)
+
+// problem is what Huma says is wrong, in FastAPI's shape.
+func problem(d *huma.ErrorDetail) Problem {
+	p := Problem{Msg: d.Message, Type: "value_error"}
+	where := d.Location
+	if m := unmarshaled.FindStringSubmatch(d.Message); m != nil {
+		where, p.Msg = where+"."+m[2], "cannot take a "+m[1]
+	}
+	for part := range strings.SplitSeq(where, ".") {
+		name, index, listed := strings.Cut(strings.TrimSuffix(part, "]"), "[")
+		p.Loc = append(p.Loc, name)
+		if n, err := strconv.Atoi(index); listed && err == nil {
+			p.Loc = append(p.Loc, n)
+		}
+	}
+	return p
 }

@@ -63,7 +63,7 @@ type idempotent struct {
 func (i *idempotent) serve(w http.ResponseWriter, r *http.Request, open func() (*store.Store, error), req store.IdempotentRequest) *Error {
 	if len(req.Key) > maxIdempotencyKey || !printable(req.Key) {
 		return &Error{
-			Detail: []Problem{{Loc: []string{"header", "Idempotency-Key"}, Msg: "want 1 to 255 printable ASCII characters", Type: "value_error"}},
+			Detail: []Problem{{Loc: []any{"header", "Idempotency-Key"}, Msg: "want 1 to 255 printable ASCII characters", Type: "value_error"}},
 			status: http.StatusUnprocessableEntity,
 		}
 	}
@@ -82,7 +82,7 @@ func (i *idempotent) serve(w http.ResponseWriter, r *http.Request, open func() (
 	switch {
 	case errors.Is(err, store.ErrKeyReused):
 		return &Error{
-			Detail: []Problem{{Loc: []string{"header", "Idempotency-Key"}, Msg: err.Error(), Type: "value_error"}},
+			Detail: []Problem{{Loc: []any{"header", "Idempotency-Key"}, Msg: err.Error(), Type: "value_error"}},
 			status: http.StatusUnprocessableEntity,
 		}
 	case errors.Is(err, store.ErrKeyInFlight):
