@@ -53,12 +53,12 @@ func TestEveryAlertIsTested(t *testing.T) {
 // What alerts and the dashboard ask for are metrics that the gateway has.
 func TestMetricsOfAlertsAndDashboardExist(t *testing.T) {
 	t.Parallel()
-	documented := read(t, "../../docs/reference/metrics.md")
+	documented := read(t, "../../docs/reference/metrics.md") + read(t, "../../docs/reference/quota-billing.md")
 	name := regexp.MustCompile(`quotagate_[a-z_]+`)
 	for _, file := range []string{"../../config/prometheus/alerts.yml", "../../config/grafana/quotagate.json"} {
 		for _, metric := range name.FindAllString(read(t, file), -1) {
 			if !strings.Contains(documented, "`"+strings.TrimSuffix(metric, "_bucket")+"`") {
-				t.Errorf("%s names %s, which docs/reference/metrics.md does not", filepath.Base(file), metric)
+				t.Errorf("%s names %s, which docs/reference does not", filepath.Base(file), metric)
 			}
 		}
 	}

@@ -50,8 +50,8 @@ var (
 	}, []string{"kind"})
 	reconciled = prometheus.NewGaugeVec(prometheus.GaugeOpts{
 		Name: "quotagate_billing_reconciled_timestamp_seconds",
-		Help: "When each job of reconciliation last came to its end.",
-	}, []string{"job"})
+		Help: "When each task of reconciliation last came to its end.",
+	}, []string{"task"}) // job is Prometheus' own
 )
 
 // collectors are all of billing's.
@@ -62,8 +62,14 @@ func collectors() []prometheus.Collector {
 }
 
 // registerMetrics puts the collectors into a config's registry. One that is
-// there already is the same one.
+// there already is the same one. What may become of a webhook is counted from 0,
+// so that the first one shows as an increase.
 func registerMetrics(reg *prometheus.Registry) error {
+	for _, outcome := range []string{
+		"accepted", "duplicate", "bad_signature", "wrong_mode", "bad_event", "too_large", "unavailable", "missed",
+	} {
+		webhooks.WithLabelValues(outcome)
+	}
 	for _, c := range collectors() {
 		if err := reg.Register(c); err != nil && !errors.As(err, new(prometheus.AlreadyRegisteredError)) {
 			return err
