@@ -79,12 +79,19 @@ func (o *ordeal) endure(t *testing.T) {
 			back[i] = time.Since(mended)
 		}
 		f.strict(t, 200)
+		for _, g := range f {
+			eventually(t, patience, "readiness says so", func() bool { return ready(g) })
+		}
 		tr.more(t, 200)
 	})
 	f.stop()
 	account(t, f[0], b, tr)
 	tr.noServerErrors(t)
-	most := overAdmitted(t, b, tr, o.limits*outageLimit, outageWindow)
+	limits, outages := o.limits, f.outages()
+	if outages > 0 { // also where none was meant: the machine was too busy for Redis to answer in time
+		limits = max(limits, twice)
+	}
+	most := overAdmitted(t, b, tr, limits*outageLimit, outageWindow)
 
 	usual := quantile(tr.took("/free", warm, began), 0.99)
 	first, later := tr.took("/free", began, noticed), tr.took("/free", noticed, mended)
@@ -95,7 +102,7 @@ func (o *ordeal) endure(t *testing.T) {
 	if d := added(later, 0.5); d > 5*time.Millisecond+o.slow {
 		t.Errorf("after it was noticed half of the requests took %s longer", d)
 	}
-	t.Logf("| %s | %d | 0 | 0, 0 | %s | %s | %s | %s | %d of %d |", t.Name(), len(tr.sent), ms(usual), ms(added(first, 0.99)),
+	t.Logf("| %s | %d | %d | 0, 0 | %s | %s | %s | %s | %d of %d |", t.Name(), len(tr.sent), outages, ms(usual), ms(added(first, 0.99)),
 		ms(added(later, 0.99)), ms(max(back[0], back[1])), most, outageLimit)
 }
 
@@ -129,6 +136,13 @@ func ofKind(kind string) func(g *gateway) bool {
 }
 
 func shares(g *gateway) bool { return g.sharing().Outage == nil }
+
+// flushes is whether usage is written to the records each second.
+func flushes(g *gateway) bool {
+	usage, _ := g.status()["usage"].(map[string]any)
+	lag, ok := usage["lag_seconds"].(float64)
+	return ok && lag < 1
+}
 
 // degraded and ready are what a gateway's readiness says.
 func degraded(g *gateway) bool { return !ready(g) }
