@@ -22,9 +22,10 @@ const (
 	dialTimeout = time.Second
 	silence     = time.Second
 	slowTimeout = 5 * time.Second
-	// pipeConnections bounds the connections that requests share.
-	pipeConnections = 4
-	slowConnections = 4
+	// poolSize is no number of connections: requests share one, and few others ask
+	// at once. After as many failed attempts to connect the client waits for a
+	// second before each, whoever asks, which would keep an outage from being over.
+	poolSize = 4096
 )
 
 // base are the options of all clients. Nothing is ever sent again by the client:
@@ -42,7 +43,7 @@ func base(o *Options, timeout time.Duration) (*redis.UniversalOptions, error) {
 		TLSConfig: config, Protocol: 2, DisableIdentity: true,
 		MaxRetries: -1, MaxRedirects: -1, DialerRetries: 1, ContextTimeoutEnabled: true,
 		DialTimeout: dialTimeout, ReadTimeout: timeout, WriteTimeout: timeout, PoolTimeout: timeout,
-		PoolSize: slowConnections, PipelinePoolSize: pipeConnections,
+		PoolSize: poolSize, PipelinePoolSize: poolSize,
 		MaintNotificationsConfig: &maintnotifications.Config{Mode: maintnotifications.ModeDisabled},
 	}, nil
 }

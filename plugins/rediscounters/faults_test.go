@@ -338,3 +338,30 @@ func TestSlowNetwork(t *testing.T) {
 		return nil
 	})
 }
+
+// TestReturnIsNoticed: whoever asks a server that has come back is answered, however
+// often it could not be reached before.
+func TestReturnIsNoticed(t *testing.T) {
+	t.Parallel()
+	p := gatetest.NewProxy(t, gatetest.Redis(t).Addr())
+	o := options(t, "redis://"+p.Addr())
+	o.Timeout = time.Second
+	e := openTest(t, o)
+	var d quota.Decision
+	reserve := func() error {
+		return e.Reserve(t.Context(), []quota.Charge{rateCharge("user:1", "api", 1<<40, time.Minute)}, &d)
+	}
+	if err := reserve(); err != nil {
+		t.Fatal(err)
+	}
+	p.Down()
+	for range 50 {
+		if e.Probe(t.Context()) == nil || reserve() == nil {
+			t.Fatal("a server that is away answers")
+		}
+	}
+	p.Up(t)
+	if err := errors.Join(e.Probe(t.Context()), reserve()); err != nil {
+		t.Error(err)
+	}
+}
