@@ -58,8 +58,8 @@ func BenchmarkHandler(b *testing.B) {
 	b.Run("baseline", func(b *testing.B) { benchHandler(b, next.ServeHTTP) })
 	redis := map[string]any{"engine": "redis", "urls": []string{gatetest.Redis(b).URL()}, "timeout": "10s"}
 	for name, counters := range map[string]map[string]any{"quota": nil, "quota on redis": redis} {
+		handler := provisionHandler(b, counters)
 		b.Run(name, func(b *testing.B) {
-			handler := provisionHandler(b, counters)
 			benchHandler(b, func(w http.ResponseWriter, r *http.Request) error { return handler.ServeHTTP(w, r, next) })
 		})
 	}

@@ -104,3 +104,35 @@ func TestRollBackTheBinary(t *testing.T) {
 	eventually(t, patience, "usage is written", func() bool { return g.used(t, "u", "jobs", "month") == 11 })
 	migrate() // finds nothing to do
 }
+
+// Whoever was granted administration has lost it with one command, in a gateway
+// that runs, and the way back is to grant it anew. The log has all of it.
+func TestRollBackTheAdministrators(t *testing.T) {
+	t.Parallel()
+	g, _ := startRoot(t, gatetest.NewBackend(nil).Serve(t).URL, "QUOTA_ENCRYPTION_KEY="+strings.Repeat("k", 32))
+	answers := func(user string, status int) {
+		t.Helper()
+		eventually(t, noticeMax, user+" is answered as he should be", func() bool {
+			return g.do(http.MethodGet, "/v1/admin/users", access(user)).StatusCode == status
+		})
+	}
+	for _, user := range []string{"boss", "thief"} {
+		answers(user, http.StatusForbidden)
+		g.command("admin", "grant", user)
+		answers(user, http.StatusOK)
+	}
+	g.send(http.MethodPatch, "/v1/admin/users/victim", access("thief"), `{"status":"suspended"}`)
+	g.command("admin", "revoke", "--all")
+	for _, user := range []string{"boss", "thief"} {
+		answers(user, http.StatusForbidden)
+	}
+	if r := g.send(http.MethodPost, "/v1/admin/users/bulk", access("thief"), `{"ids":["victim"],"action":"suspend"}`); r.StatusCode != http.StatusForbidden {
+		t.Errorf("who is no admin any more may still write: %d %s", r.StatusCode, r.body)
+	}
+	g.command("admin", "grant", "boss")
+	answers("boss", http.StatusOK)
+	answers("thief", http.StatusForbidden)
+	if out := g.command("audit", "verify"); !strings.Contains(out, "are whole") {
+		t.Errorf("%s", out)
+	}
+}
