@@ -267,7 +267,7 @@ func TestDenialsOnTheirWay(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.Do(t, "CONFIG", "RESETSTAT")
-	p.Delay(t, 500 * time.Millisecond) // of the answer
+	p.Delay(t, 500*time.Millisecond) // of the answer
 	asked := make(chan error, 1)
 	go func() { asked <- reserve(e) }()
 	s.Await(t, "cmdstat_evalsha:calls=1,", "INFO", "commandstats") // it is refused
