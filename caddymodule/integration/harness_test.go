@@ -1,11 +1,9 @@
 package integration
 
 import (
-	"bytes"
 	"context"
 	"database/sql"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -261,30 +259,6 @@ func (g *gateway) kill() {
 	_ = g.log.Close()
 }
 
-// reload loads the config anew, as `caddy reload --force` does.
-func (g *gateway) reload() error {
-	b, err := os.ReadFile(g.file)
-	if err != nil {
-		return err
-	}
-	req, err := http.NewRequest(http.MethodPost, "http://"+g.admin+"/load", bytes.NewReader(b))
-	if err != nil {
-		return err
-	}
-	req.Header.Set("Content-Type", "text/caddyfile")
-	req.Header.Set("Cache-Control", "must-revalidate")
-	res, err := http.DefaultClient.Do(req)
-	if err != nil {
-		return err
-	}
-	defer res.Body.Close()
-	body, _ := io.ReadAll(res.Body)
-	if res.StatusCode != http.StatusOK {
-		return fmt.Errorf("reloading: %d %s", res.StatusCode, body)
-	}
-	return nil
-}
-
 // reply is an answer, read to its end.
 type reply struct {
 	*http.Response
@@ -323,7 +297,7 @@ func (g *gateway) do(method, path, token string, headers ...string) *reply {
 		if err == nil {
 			return r
 		}
-		if attempt == 3 || !(errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET)) {
+		if attempt == 3 || !met(err) {
 			g.t.Fatal(err)
 		}
 	}
