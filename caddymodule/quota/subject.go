@@ -47,6 +47,16 @@ func (s Subject) Digest() Digest {
 	return Digest(sum[:16])
 }
 
+// EmailState is what the issuer of a credential says of the e-mail address in it.
+type EmailState uint8
+
+// The states. An unverified address may be one that the user has made up.
+const (
+	EmailClaimed EmailState = iota // nothing is said of it
+	EmailVerified
+	EmailUnverified
+)
+
 // Principal is a verified caller. The zero value is an anonymous one.
 type Principal struct {
 	// Subject is "user:<id>"; empty for an anonymous caller.
@@ -57,11 +67,10 @@ type Principal struct {
 	Session string
 	// KeyID and Impersonator are set for API keys and impersonation tokens.
 	KeyID, Impersonator string
-	// Email is what the credential says; EmailVerified, that its issuer has made
-	// sure of it. Any other address may be one that the user has made up.
-	Email         string
-	EmailVerified bool
-	Scopes        []string
+	// Email is what the credential says, and EmailState what its issuer says of it.
+	Email      string
+	EmailState EmailState
+	Scopes     []string
 	// IssuedAt is zero where the credential does not say.
 	IssuedAt, Expires time.Time
 }

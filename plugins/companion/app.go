@@ -32,8 +32,9 @@ type App struct {
 	// user id or by e-mail address. Whoever the auth backend gives such an id or
 	// address is one.
 	Admins []string `json:"admins,omitempty"`
-	// AdminEmails says which e-mail address of a token counts for Admins: "verified"
-	// (the default), whose claim email_verified says true, or "claimed", any.
+	// AdminEmails says which e-mail address of a token counts for Admins: "claimed"
+	// (the default), any that its claim email_verified does not deny, or "verified",
+	// where it says true.
 	AdminEmails string `json:"admin_emails,omitempty"`
 	// EncryptionKey encrypts what must be kept and not be read, such as the e-mail
 	// address of a deleted user: at least 32 bytes. Placeholders are resolved when
@@ -140,7 +141,7 @@ func (a *App) Validate() error {
 	switch a.AdminEmails {
 	case "", emailsVerified, emailsClaimed:
 	default:
-		return fmt.Errorf("admin_emails: %q is neither %s nor %s", a.AdminEmails, emailsVerified, emailsClaimed)
+		return fmt.Errorf("admin_emails: %q is neither %s nor %s", a.AdminEmails, emailsClaimed, emailsVerified)
 	}
 	if a.AuditRetention < 0 || a.AuditRetention > 0 && a.AuditRetention < caddy.Duration(minRetention) {
 		return fmt.Errorf("audit_retention: %s is below %s", time.Duration(a.AuditRetention), minRetention)

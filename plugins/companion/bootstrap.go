@@ -8,19 +8,18 @@ import (
 
 // Which address in a token makes its user an admin, where the config lists it.
 const (
+	// emailsClaimed are those that the token does not call unverified: for an auth
+	// backend that gives nobody a token before it has verified the address.
+	emailsClaimed = "claimed"
 	// emailsVerified are those that the token says are verified.
 	emailsVerified = "verified"
-	// emailsClaimed are all: for an auth backend that gives nobody a token before
-	// it has verified the address, and does not say so in it.
-	emailsClaimed = "claimed"
 )
 
 // Bootstraps reports whether the config makes the caller a superadmin: by the user
-// id, or by an e-mail address that is his as far as anybody can tell. What somebody
-// has typed when he registered is not.
+// id, or by an e-mail address that is his as far as the config believes tokens.
 func (a *App) Bootstraps(p *quota.Principal) bool {
 	email := p.Email
-	if !p.EmailVerified && a.AdminEmails != emailsClaimed {
+	if p.EmailState == quota.EmailUnverified || p.EmailState != quota.EmailVerified && a.AdminEmails == emailsVerified {
 		email = ""
 	}
 	return a.Lists(p.Subject.ID(), email)

@@ -34,7 +34,7 @@ func parseGlobalOption(d *caddyfile.Dispenser, existing any) (any, error) {
 //
 //	quota_companion {
 //	    admins          <user id or e-mail address>...
-//	    admin_emails    verified | claimed
+//	    admin_emails    claimed | verified
 //	    encryption_key  <key>
 //	    audit_retention <duration> | forever
 //	    billing         none | <provider> ...
@@ -69,7 +69,7 @@ func (a *App) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 func (a *App) options() map[string]func(*caddyfile.Dispenser) error {
 	return map[string]func(*caddyfile.Dispenser) error{
 		"admins":          a.parseAdmins,
-		"admin_emails":    oneArg("admin_emails verified | claimed", a.setAdminEmails),
+		"admin_emails":    oneArg("admin_emails claimed | verified", a.setAdminEmails),
 		"encryption_key":  oneArg("encryption_key <key>", func(s string) error { a.EncryptionKey = s; return nil }),
 		"billing":         a.parseBilling,
 		"audit_retention": oneArg("audit_retention <duration> | forever", a.setRetention),
@@ -131,7 +131,7 @@ func providers() string {
 
 func (a *App) setAdminEmails(s string) error {
 	if s != emailsVerified && s != emailsClaimed {
-		return fmt.Errorf("%q is neither %s nor %s", s, emailsVerified, emailsClaimed)
+		return fmt.Errorf("%q is neither %s nor %s", s, emailsClaimed, emailsVerified)
 	}
 	a.AdminEmails = s
 	return nil

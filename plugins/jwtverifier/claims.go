@@ -157,15 +157,21 @@ func (s *settings) principal(claims object, d dates) (*quota.Principal, error) {
 		p.Impersonator = actor(claims)
 	}
 	if email, ok := claims.string("email"); ok && len(email) <= maxEmail && !hasControl(email) {
-		p.Email, p.EmailVerified = strings.Clone(email), isTrue(claims.find("email_verified"))
+		p.Email, p.EmailState = strings.Clone(email), emailState(claims.find("email_verified"))
 	}
 	return p, nil
 }
 
-// isTrue reports whether the claim says yes: true (OpenID Connect Core 5.1), or the
-// text that some providers write.
-func isTrue(v *value) bool {
-	return v != nil && (v.kind == kindBool || v.kind == kindString) && v.text == "true"
+// emailState reads the claim email_verified: true (OpenID Connect Core 5.1), or the
+// text that some providers write. Any other value is no yes.
+func emailState(v *value) quota.EmailState {
+	switch {
+	case v == nil:
+		return quota.EmailClaimed
+	case (v.kind == kindBool || v.kind == kindString) && v.text == "true":
+		return quota.EmailVerified
+	}
+	return quota.EmailUnverified
 }
 
 // actor is who acts in the user's place (RFC 8693 section 4.1), "" for nobody.

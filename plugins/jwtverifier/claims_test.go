@@ -42,14 +42,14 @@ func TestPrincipal(t *testing.T) {
 		"empty": {map[string]any{"sub": "u1", "org_id": "", "sid": "", "email": 3, "email_verified": true}, want(func(*quota.Principal) {})},
 		"verified": {
 			map[string]any{"sub": "u1", "email": "a@x", "email_verified": true},
-			want(func(p *quota.Principal) { p.Email, p.EmailVerified = "a@x", true }),
+			want(func(p *quota.Principal) { p.Email, p.EmailState = "a@x", quota.EmailVerified }),
 		},
 		"verified, as text": {
 			map[string]any{"sub": "u1", "email": "a@x", "email_verified": "true"},
-			want(func(p *quota.Principal) { p.Email, p.EmailVerified = "a@x", true }),
+			want(func(p *quota.Principal) { p.Email, p.EmailState = "a@x", quota.EmailVerified }),
 		},
-		"not verified":     {map[string]any{"sub": "u1", "email": "a@x", "email_verified": false}, want(func(p *quota.Principal) { p.Email = "a@x" })},
-		"nearly verified":  {map[string]any{"sub": "u1", "email": "a@x", "email_verified": 1}, want(func(p *quota.Principal) { p.Email = "a@x" })},
+		"not verified":     {map[string]any{"sub": "u1", "email": "a@x", "email_verified": false}, want(func(p *quota.Principal) { p.Email, p.EmailState = "a@x", quota.EmailUnverified })},
+		"nearly verified":  {map[string]any{"sub": "u1", "email": "a@x", "email_verified": 1}, want(func(p *quota.Principal) { p.Email, p.EmailState = "a@x", quota.EmailUnverified })},
 		"another verified": {map[string]any{"sub": "u1", "email": "a@x", "Email_Verified": true}, want(func(p *quota.Principal) { p.Email = "a@x" })},
 		"other spelling":   {map[string]any{"sub": "u1", "Sub": "u2", "SUB": "u3", "Org_ID": "o"}, want(func(*quota.Principal) {})},
 		"impersonated":     {map[string]any{"sub": "u1", "impersonated_by": "a1"}, want(func(p *quota.Principal) { p.Impersonator = "a1" })},

@@ -77,9 +77,9 @@ func TestBootstrapAdmins(t *testing.T) {
 	f := start(t)
 	f.bootstrap["root"], f.bootstrap["ann@example.com"] = true, true
 	f.as(&quota.Principal{Subject: "user:root"}, "GET", "/v1/admin/admins", "").want(200)
-	f.as(&quota.Principal{Subject: "user:7", Email: "ann@example.com", EmailVerified: true}, "GET", "/v1/admin/admins", "").want(200)
+	f.as(&quota.Principal{Subject: "user:7", Email: "ann@example.com", EmailState: quota.EmailVerified}, "GET", "/v1/admin/admins", "").want(200)
 	f.as(&quota.Principal{Subject: "user:7", Email: "ann@example.com"}, "GET", "/v1/admin/admins", "").want(403)
-	f.as(&quota.Principal{Subject: "user:8", Email: "bob@example.com", EmailVerified: true}, "GET", "/v1/admin/admins", "").want(403)
+	f.as(&quota.Principal{Subject: "user:8", Email: "bob@example.com", EmailState: quota.EmailVerified}, "GET", "/v1/admin/admins", "").want(403)
 }
 
 func TestAdminsWhileTheRecordsAreDown(t *testing.T) {

@@ -87,7 +87,7 @@ func startOn(t *testing.T, db *sql.DB, engine store.Engine) *fixture {
 	mount(f.server, &service{
 		store: f.records, now: f.clock, log: f.server.Log(),
 		bootstraps: func(p *quota.Principal) bool {
-			return f.bootstrap[p.Subject.ID()] || p.EmailVerified && f.bootstrap[p.Email]
+			return f.bootstrap[p.Subject.ID()] || p.EmailState == quota.EmailVerified && f.bootstrap[p.Email]
 		},
 		lists:  func(id, email string) bool { return f.bootstrap[id] || f.bootstrap[email] },
 		peek:   func(context.Context, quota.Subject, []quota.Charge, *quota.Decision) error { return errDown },

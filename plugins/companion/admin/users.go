@@ -40,7 +40,7 @@ type adminUser struct {
 	Email              *string    `json:"email" doc:"null where the directory has none."`
 	Username           *string    `json:"username"`
 	Status             string     `json:"status" doc:"deleted or suspended by an admin, else the host's own word, else active."`
-	IsSuperadmin       bool       `json:"is_superadmin" doc:"Was granted the role, or is listed in the config: by an address, the user's token must say that it is verified."`
+	IsSuperadmin       bool       `json:"is_superadmin" doc:"Was granted the role, or is listed in the config: by an address, what the user's token says of that counts too."`
 	Plan               string     `json:"plan" doc:"The plan in effect."`
 	SubscriptionStatus *string    `json:"subscription_status" doc:"null without a subscription."`
 	CreatedAt          *time.Time `json:"created_at"`
