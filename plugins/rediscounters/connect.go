@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -37,7 +38,8 @@ func base(o *Options, timeout time.Duration) (*redis.UniversalOptions, error) {
 		return nil, err
 	}
 	return &redis.UniversalOptions{
-		Addrs: a.Hosts, MasterName: a.Master, DB: a.DB,
+		Addrs:      slices.Clone(a.Hosts), // the client of a Cluster appends to it
+		MasterName: a.Master, DB: a.DB,
 		Username: a.Username, Password: a.Password,
 		SentinelUsername: a.SentinelUsername, SentinelPassword: a.SentinelPassword,
 		TLSConfig: config, Protocol: 2, DisableIdentity: true,

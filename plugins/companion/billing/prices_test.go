@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/http"
 	"net/url"
+	"slices"
 	"testing"
 
 	"github.com/quotagate/quotagate/caddymodule/store"
@@ -76,9 +77,10 @@ func TestUnknownPrice(t *testing.T) {
 			p.Prices = append(p.Prices, store.PriceDocument{Interval: "month", Currency: "usd", UnitAmount: &amount, PriceID: s.priceOf("mystery")})
 		}
 	})
-	events, _, err := s.BillingEvents(t.Context(), 0, 1)
+	events, _, err := s.BillingEvents(t.Context(), 0, 100)
 	s.ok(err)
-	s.ok(s.ReplayEvent(t.Context(), store.Actor{Type: store.ActorCLI}, events[0].ID))
+	of := slices.IndexFunc(events, func(e store.ReceivedEvent) bool { return e.Customer == s.customer() })
+	s.ok(s.ReplayEvent(t.Context(), store.Actor{Type: store.ActorCLI}, events[of].ID))
 	s.drain()
 	s.want("enterprise active")
 	unknown(0)
