@@ -2,10 +2,12 @@ package main
 
 import (
 	"bufio"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 )
 
@@ -34,7 +36,21 @@ type report struct {
 
 	passed, failed int
 	skipped        []test
+	slow           []timed // those that took slowSeconds or more
 }
+
+// timed is a test and the seconds that it took.
+type timed struct {
+	test
+	seconds float64
+}
+
+// Tests of slowSeconds and more are told at the end, the slowest slowest of them:
+// where a run's time has gone.
+const (
+	slowSeconds = 5
+	slowest     = 20
+)
 
 func newReport(w io.Writer) *report {
 	return &report{
@@ -88,6 +104,9 @@ func (r *report) add(e event) {
 			r.endPackage(e)
 		} else {
 			r.endTest(t, e.Action)
+			if e.Elapsed >= slowSeconds && !r.parents[t] {
+				r.slow = append(r.slow, timed{t, e.Elapsed})
+			}
 		}
 	}
 }
@@ -155,8 +174,20 @@ func (r *report) close() bool {
 			fmt.Fprintf(r.w, "  %s %s\n", t.pkg, t.name)
 		}
 	}
+	r.tellSlow()
 	fmt.Fprintf(r.w, "\n%d passed, %d failed\n", r.passed, r.failed)
 	return r.failed == 0 && r.passed > 0
+}
+
+func (r *report) tellSlow() {
+	if len(r.slow) == 0 {
+		return
+	}
+	slices.SortStableFunc(r.slow, func(a, b timed) int { return cmp.Compare(b.seconds, a.seconds) })
+	fmt.Fprintln(r.w, "\nslowest:")
+	for _, t := range r.slow[:min(len(r.slow), slowest)] {
+		fmt.Fprintf(r.w, "  %6.1fs  %s %s\n", t.seconds, t.pkg, t.name)
+	}
 }
 
 // parent is the test that runs t as a subtest.

@@ -26,6 +26,21 @@ func TestReport(t *testing.T) {
 			},
 			ok: true, last: "1 passed, 0 failed", has: []string{"pass  p  1.2s"}, hasNot: []string{"noise", "q"},
 		},
+		"what is slow is told": {
+			events: []string{
+				`{"Action":"run","Package":"p","Test":"TestA"}`,
+				`{"Action":"run","Package":"p","Test":"TestA/x"}`,
+				`{"Action":"pass","Package":"p","Test":"TestA/x","Elapsed":5}`,
+				`{"Action":"pass","Package":"p","Test":"TestA","Elapsed":5}`,
+				`{"Action":"run","Package":"p","Test":"TestB"}`,
+				`{"Action":"pass","Package":"p","Test":"TestB","Elapsed":61.5}`,
+				`{"Action":"run","Package":"p","Test":"TestC"}`,
+				`{"Action":"pass","Package":"p","Test":"TestC","Elapsed":4.9}`,
+				`{"Action":"pass","Package":"p"}`,
+			},
+			ok: true, last: "3 passed, 0 failed", hasNot: []string{"p TestA\n", "TestC"},
+			has: []string{"slowest:\n    61.5s  p TestB\n     5.0s  p TestA/x\n"},
+		},
 		"a skip fails": {
 			events: []string{
 				`{"Action":"run","Package":"p","Test":"TestA"}`,
