@@ -1,7 +1,9 @@
 package gatetest
 
 import (
+	"context"
 	"fmt"
+	"testing"
 	"time"
 
 	"github.com/quotagate/quotagate/caddymodule/quota"
@@ -56,6 +58,29 @@ func testManyRows(t *storeTest) {
 	} {
 		if n := t.number(query); n != want {
 			t.Errorf("%s: %d, want %d", query, n, want)
+		}
+	}
+}
+
+// BenchFlush is a second's flush of so many busy users, with what the charts take
+// of it. It has to be done well within the seconds after which a gateway without a
+// heartbeat counts as dead.
+func BenchFlush(b *testing.B, users int, flush func(context.Context, quota.Flush) error) {
+	b.Helper()
+	now := time.Now()
+	f := quota.Flush{EpochTotals: quota.EpochTotals{Epoch: "bench"}}
+	for b.Loop() {
+		f.Seq++
+		f.Rows, f.Rollups = f.Rows[:0], f.Rollups[:0]
+		for i := range users {
+			who := quota.UserSubject(fmt.Sprint("user-", i))
+			f.Rows = append(f.Rows, total(who, "api_calls", quota.PeriodDay, now, f.Seq, 0), total(who, "api_calls", quota.PeriodMonth, now, f.Seq, 0))
+			f.Rollups = append(f.Rollups, quota.Rollup{
+				Hour: now.Unix(), Account: who, Scope: "api", Decision: "admitted", StatusClass: 2, Requests: 1, Cost: 1,
+			})
+		}
+		if err := flush(b.Context(), f); err != nil {
+			b.Fatal(err)
 		}
 	}
 }
