@@ -71,6 +71,23 @@ func TestDefaultCaddyfileLimits(t *testing.T) {
 }
 
 // The profile of the caller gains its subscription, and nothing else changes.
+// What is free of limits is free as it is written only: another spelling of it may
+// be another route of the backend.
+func TestOnlyHealthItselfIsFree(t *testing.T) {
+	t.Parallel()
+	b := gatetest.NewBackend(nil)
+	g, _ := startRoot(t, b.Serve(t).URL)
+	for target, free := range map[string]bool{
+		"/health": true, "/livez?deep=1": true, "/v1/auth/me": true,
+		"/items": false, "/files/..%2fhealth": false, "/files/%2e%2e/health": false, "//health": false, "/files/..%2f..%2fv1/billing/webhook": false,
+	} {
+		r := g.do("GET", target, access("w")).want(t, 200)
+		if got := r.Header.Get("RateLimit") == ""; got != free {
+			t.Errorf("%s: %q, want it free: %v", target, r.Header.Get("RateLimit"), free)
+		}
+	}
+}
+
 func TestDefaultCaddyfileProfile(t *testing.T) {
 	t.Parallel()
 	b := gatetest.NewBackend(func(*http.Request) gatetest.Answer {
