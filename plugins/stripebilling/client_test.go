@@ -4,12 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"github.com/quotagate/quotagate/plugins/companion/billing"
 )
 
@@ -89,5 +91,22 @@ func TestStripeDownOrSlow(t *testing.T) {
 	defer cancel()
 	if _, err := c.Subscriptions(ctx, "cus_1"); !errors.Is(err, billing.ErrUnavailable) || !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("slow: %v", err)
+	}
+}
+
+// One event that cannot be read hides none of the others in the list.
+func TestUnreadableEventInTheList(t *testing.T) {
+	t.Parallel()
+	list := `{"object":"list","has_more":false,"url":"/v1/events","data":[` +
+		strings.Replace(eventBody(`{"id":"sub_1","customer":5}`, false), "evt_1", "evt_bad", 1) + "," +
+		eventBody(`{"id":"sub_2","object":"subscription","customer":"cus_2"}`, false) + "]}"
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, list) }))
+	defer s.Close()
+	c := newClient("sk_test_1", s.URL, nil)
+	defer closeIdle(c)
+	got := map[string]string{}
+	err := c.Events(t.Context(), time.Unix(0, 0), func(e billing.Event) error { got[e.ID] = e.Customer; return nil })
+	if diff := cmp.Diff(map[string]string{"evt_bad": "", "evt_1": "cus_2"}, got); err != nil || diff != "" {
+		t.Errorf("%v\n%s", err, diff)
 	}
 }

@@ -24,6 +24,8 @@ type desk struct {
 	log      *zap.Logger
 	// holder names this process to the leases.
 	holder string
+	// lease is how long that of the jobs is taken for, and renewed meanwhile.
+	lease time.Duration
 	// wake says that something was queued here; what others queue is found by asking.
 	wake chan struct{}
 }
@@ -31,7 +33,7 @@ type desk struct {
 func newDesk(open func() (*store.Store, error), p Provider, s Settings, now func() time.Time, log *zap.Logger) *desk {
 	return &desk{
 		store: open, provider: p, settings: s, now: now, log: log,
-		holder: "billing-" + uuid.NewString(), wake: make(chan struct{}, 1),
+		holder: "billing-" + uuid.NewString(), lease: jobsLease, wake: make(chan struct{}, 1),
 	}
 }
 

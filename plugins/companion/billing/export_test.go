@@ -40,6 +40,12 @@ func (d Desk) Receive(ctx context.Context, body []byte, signature string) int {
 // Round reads what is due.
 func (d Desk) Round(ctx context.Context) (int, error) { return d.d.round(ctx) }
 
+// Holder is the process's name in leases.
+func (d Desk) Holder() string { return d.d.holder }
+
+// LeaseFor sets how long the lease of the jobs is taken for.
+func (d Desk) LeaseFor(ttl time.Duration) { d.d.lease = ttl }
+
 // Tick does the jobs of reconciliation that are due.
 func (d Desk) Tick(ctx context.Context) error { return d.d.tick(ctx) }
 
@@ -47,6 +53,15 @@ func (d Desk) Tick(ctx context.Context) error { return d.d.tick(ctx) }
 func (d Desk) Sync(ctx context.Context, customer string) error {
 	_, err := d.d.syncNow(ctx, customer, "test")
 	return err
+}
+
+// CustomerOf is the account's customer at the provider, made with the address if there is none.
+func (d Desk) CustomerOf(ctx context.Context, account quota.Subject, email string) (string, error) {
+	st, err := d.d.store()
+	if err != nil {
+		return "", err
+	}
+	return d.d.customer(ctx, st, buyer{account: account, user: account.ID(), email: email})
 }
 
 // Checkout, Change and End are what users ask.

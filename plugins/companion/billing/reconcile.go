@@ -106,14 +106,14 @@ var errLeaseLost = errors.New("the lease of billing's jobs was lost")
 // underLease runs f if no other process holds the lease, and for as long as this
 // one does: a job may take longer than the lease.
 func (d *desk) underLease(ctx context.Context, st *store.Store, f func(context.Context) error) error {
-	held, err := st.TakeLease(ctx, leaseOfJobs, d.holder, jobsLease)
+	held, err := st.TakeLease(ctx, leaseOfJobs, d.holder, d.lease)
 	if err != nil || !held {
 		return err
 	}
 	ctx, end := context.WithCancelCause(ctx)
 	var renewal sync.WaitGroup
 	renewal.Go(func() {
-		ticker := time.NewTicker(jobsLease / 4)
+		ticker := time.NewTicker(d.lease / 4)
 		defer ticker.Stop()
 		for {
 			select {
@@ -121,7 +121,7 @@ func (d *desk) underLease(ctx context.Context, st *store.Store, f func(context.C
 				return
 			case <-ticker.C:
 			}
-			if held, err := st.TakeLease(ctx, leaseOfJobs, d.holder, jobsLease); err != nil || !held {
+			if held, err := st.TakeLease(ctx, leaseOfJobs, d.holder, d.lease); err != nil || !held {
 				end(errors.Join(errLeaseLost, err))
 				return
 			}

@@ -1,6 +1,7 @@
 package billing_test
 
 import (
+	"context"
 	"net/http"
 	"net/url"
 	"strings"
@@ -11,6 +12,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/quotagate/quotagate/plugins/companion/billing"
 	"github.com/quotagate/quotagate/plugins/companion/billing/stripefake"
+	"go.uber.org/zap"
 )
 
 func (s *shop) compare() billing.Comparison {
@@ -168,5 +170,42 @@ func TestOneProcessReconciles(t *testing.T) {
 	s.ok(s.Tick(t.Context()))
 	if mark, err := s.BillingMark(t.Context(), "compared"); err != nil || mark == nil {
 		t.Errorf("not compared: %v", err)
+	}
+}
+
+// hanging is a provider whose list of events does not end by itself.
+type hanging struct {
+	billing.Provider
+	began chan struct{}
+}
+
+func (h *hanging) Events(ctx context.Context, _ time.Time, _ func(billing.Event) error) error {
+	close(h.began)
+	<-ctx.Done()
+	return context.Cause(ctx)
+}
+
+// A job that takes long asks for its lease again and again. Where another process
+// has it by then, this one ends.
+func TestJobsEndWithTheirLease(t *testing.T) {
+	t.Parallel()
+	s := newShop(t)
+	p := &hanging{s.provider, make(chan struct{})}
+	s.Desk = billing.NewDesk(s.Store, p, settings(), s.now, zap.NewNop())
+	s.LeaseFor(20 * time.Millisecond)
+	ended := make(chan error, 1)
+	go func() { ended <- s.Tick(t.Context()) }()
+	<-p.began
+	for held := false; !held; { // it may take it back in between
+		s.ok(s.ReleaseLease(t.Context(), "billing_jobs", s.Holder()))
+		var err error
+		held, err = s.TakeLease(t.Context(), "billing_jobs", "another", time.Hour)
+		s.ok(err)
+	}
+	if err := <-ended; err == nil || !strings.Contains(err.Error(), "lease of billing's jobs was lost") {
+		t.Errorf("ended with %v", err)
+	}
+	if held, err := s.TakeLease(t.Context(), "billing_jobs", "a third", time.Hour); err != nil || held {
+		t.Errorf("the lease of another was given back: %v", err)
 	}
 }

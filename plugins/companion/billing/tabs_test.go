@@ -120,6 +120,28 @@ func TestPagesThatAreOver(t *testing.T) {
 	}
 }
 
+// A process dies between making a customer and writing it down. Whoever asks again
+// gets the same one; with another address by then it is another order to the
+// provider, which refuses a key that was used for something else.
+func TestCustomerThatWasNotWrittenDown(t *testing.T) {
+	t.Parallel()
+	s := newShop(t)
+	made := map[string]string{}
+	for _, email := range []string{"a@example.com", "a@example.com", "new@example.com"} {
+		id, err := s.CustomerOf(t.Context(), ann, email)
+		s.ok(err)
+		if was, ok := made[email]; ok && was != id {
+			t.Errorf("%s is %s and %s", email, was, id)
+		}
+		made[email] = id
+		_, err = s.db.ExecContext(t.Context(), "UPDATE accounts SET stripe_customer_id = NULL WHERE id = $1", ann.ID())
+		s.ok(err)
+	}
+	if len(made) != 2 || made["a@example.com"] == made["new@example.com"] {
+		t.Errorf("made %v", made)
+	}
+}
+
 // Somebody deletes a customer at the provider: what it had ends, and it can buy again.
 func TestDeletedCustomerBuysAgain(t *testing.T) {
 	t.Parallel()
