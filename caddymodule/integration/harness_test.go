@@ -304,7 +304,37 @@ func (g *gateway) do(method, path, token string, headers ...string) *reply {
 }
 
 func (g *gateway) try(c *http.Client, method, path, token string, body io.Reader, headers ...string) (*reply, error) {
-	req, err := http.NewRequest(method, "http://"+g.addr+path, body)
+	req, err := g.request(context.Background(), method, path, token, body, headers...)
+	if err != nil {
+		return nil, err
+	}
+	res, err := c.Do(req)
+	if err != nil {
+		return nil, err
+	}
+	defer res.Body.Close()
+	b, err := io.ReadAll(res.Body)
+	return &reply{res, b}, err
+}
+
+// begin sends a request whose client leaves when ctx ends, and tells how that went.
+func (g *gateway) begin(ctx context.Context, method, path, token string, headers ...string) <-chan error {
+	ended := make(chan error, 1)
+	go func() {
+		req, err := g.request(ctx, method, path, token, nil, headers...)
+		if err == nil {
+			var res *http.Response
+			if res, err = http.DefaultClient.Do(req); err == nil {
+				err = res.Body.Close()
+			}
+		}
+		ended <- err
+	}()
+	return ended
+}
+
+func (g *gateway) request(ctx context.Context, method, path, token string, body io.Reader, headers ...string) (*http.Request, error) {
+	req, err := http.NewRequestWithContext(ctx, method, "http://"+g.addr+path, body)
 	if err != nil {
 		return nil, err
 	}
@@ -315,13 +345,7 @@ func (g *gateway) try(c *http.Client, method, path, token string, body io.Reader
 		name, value, _ := strings.Cut(h, ": ")
 		req.Header.Add(name, value)
 	}
-	res, err := c.Do(req)
-	if err != nil {
-		return nil, err
-	}
-	defer res.Body.Close()
-	b, err := io.ReadAll(res.Body)
-	return &reply{res, b}, err
+	return req, nil
 }
 
 // want fails unless the answer has the status.

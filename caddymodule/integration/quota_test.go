@@ -207,21 +207,7 @@ func TestChargeStaysWhenTheClientLeaves(t *testing.T) {
 	g.roomy()
 	user := access("leaving")
 	ctx, leave := context.WithCancel(t.Context())
-	left := make(chan error, 1)
-	go func() {
-		r, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+g.addr+"/jobs", nil)
-		if err != nil {
-			left <- err
-			return
-		}
-		r.Header.Set("Authorization", "Bearer "+user)
-		r.Header.Set("X-Hold", "1")
-		answer, err := http.DefaultClient.Do(r)
-		if err == nil {
-			err = answer.Body.Close()
-		}
-		left <- err
-	}()
+	left := g.begin(ctx, "POST", "/jobs", user, "X-Hold: 1")
 	if err := b.Await(t.Context(), 1, nil); err != nil {
 		t.Fatal(err)
 	}
