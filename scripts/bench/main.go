@@ -31,7 +31,7 @@ func main() {
 	flag.BoolVar(&o.refuse, "refuse", false, "ours refuses each request by a rate limit, while plain Caddy proxies it")
 	flag.BoolVar(&o.release, "release", false, "ours with the settings of "+unit+", plain Caddy as it comes")
 	flag.StringVar(&o.headers, "headers", "both", "the directive's option headers")
-	flag.StringVar(&o.stage, "stage", "all", "how much of the gateway is configured: respond, nothing, app, identify or all")
+	flag.StringVar(&o.stage, "stage", "all", "how much of the gateway is configured: respond, fields, nothing, app, identify or all")
 	flag.StringVar(&o.profile, "cpuprofile", "", "write CPU profiles to FILE (ours) and FILE.plain; they disturb the ratio")
 	flag.DurationVar(&o.profileTime, "profiletime", 10*time.Second, "how long to profile, in whole seconds")
 	flag.Parse()

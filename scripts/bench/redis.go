@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"fmt"
-	"os"
 	"os/exec"
 	"strconv"
 	"strings"
@@ -102,31 +101,4 @@ func (p *process) end() {
 	}
 	_ = p.cmd.Process.Signal(syscall.SIGTERM)
 	_ = p.cmd.Wait()
-}
-
-// unit is where the settings of the runtime stand that a release runs with.
-const unit = "config/systemd/quotagate.service"
-
-// released is the environment of the unit, as far as it is the runtime's.
-func released() ([]string, error) {
-	text, err := os.ReadFile(unit)
-	if err != nil {
-		return nil, err
-	}
-	var env []string
-	for line := range strings.Lines(string(text)) {
-		words, ok := strings.CutPrefix(strings.TrimSpace(line), "Environment=")
-		if !ok {
-			continue
-		}
-		for word := range strings.FieldsSeq(words) {
-			if strings.HasPrefix(word, "GO") {
-				env = append(env, word)
-			}
-		}
-	}
-	if len(env) == 0 {
-		return nil, fmt.Errorf("%s has no settings of the runtime", unit)
-	}
-	return env, nil
 }

@@ -30,6 +30,13 @@ const (
 // answer is what the backend says: about 1 KB of JSON.
 var answer = `{"items":[` + strings.Repeat(`{"id":1,"name":"an item"},`, 39) + `{"id":40}]}`
 
+// fields are as long as those of the gateway's answers.
+var fields = []string{
+	`RateLimit-Policy "\"bench\";q=1000000000;w=3600, \"api_calls/month\";q=1000000000"`,
+	`RateLimit "\"bench\";r=999999999;t=3600, \"api_calls/month\";r=999999999;t=1000000"`,
+	`X-RateLimit-Limit 1000000000`, `X-RateLimit-Remaining 999999999`, `X-RateLimit-Reset 1790000000`,
+}
+
 // rig is the two processes, the backend and the clients.
 type rig struct {
 	ours, plain *process
@@ -83,13 +90,14 @@ func newRig(ctx context.Context, dir string, o options) (*rig, error) {
 
 // start starts the processes before the backend.
 func (r *rig) start(ctx context.Context, dir, backend string, o options) (err error) {
-	ours, plain := []string{"GOGC=" + o.gogc}, []string{"GOGC=" + o.gogc}
-	r.settings = "GOGC=" + o.gogc
+	ours := settings{env: []string{"GOGC=" + o.gogc}}
+	plain := ours
+	r.settings = ours.String()
 	if o.release {
 		if ours, err = released(); err != nil {
 			return err
 		}
-		plain, r.settings = nil, strings.Join(ours, " ")+" against none"
+		plain, r.settings = settings{}, ours.String()+" against none"
 	}
 	counters := ""
 	switch o.counters {
@@ -137,6 +145,8 @@ func gatewayConfig(dir, backend, counters string, o options) (string, error) {
 	switch o.stage {
 	case "respond": // the least that an answer of Caddy's own costs
 		return config(backend, "", "\trespond 429\n"), nil
+	case "fields": // what five fields of an answer cost where Caddy's own directive sets them
+		return config(backend, "", "\theader {\n\t\t"+strings.Join(fields, "\n\t\t")+"\n\t}\n"), nil
 	case "nothing":
 		return config(backend, "", ""), nil
 	case "app":
@@ -146,7 +156,7 @@ func gatewayConfig(dir, backend, counters string, o options) (string, error) {
 	case "all":
 		return config(backend, app, directive("\t\trule api {\n\t\t\tlimit bench "+limit+"\n\t\t\tspend api_calls\n\t\t}\n")), nil
 	}
-	return "", fmt.Errorf("unknown stage %q: want respond, nothing, app, identify or all", o.stage)
+	return "", fmt.Errorf("unknown stage %q: want respond, fields, nothing, app, identify or all", o.stage)
 }
 
 // config is a Caddyfile that proxies to the backend, with global options and directives before it.
@@ -163,7 +173,7 @@ http://:{$PORT} {
 `, options, directives, backend)
 }
 
-func start(ctx context.Context, dir, name, binary string, env []string, config string) (*process, error) {
+func start(ctx context.Context, dir, name, binary string, with settings, config string) (*process, error) {
 	p := &process{}
 	var err error
 	if p.addr, err = freeAddr(ctx); err != nil {
@@ -181,11 +191,11 @@ func start(ctx context.Context, dir, name, binary string, env []string, config s
 		return nil, err
 	}
 	p.cmd = exec.CommandContext(ctx, binary, "run", "--config", file, "--adapter", "caddyfile")
-	p.cmd.Env = append(append(os.Environ(), env...), "GOMAXPROCS=1", "JWT_SECRET="+secret,
+	p.cmd.Env = append(os.Environ(), "GOMAXPROCS=1", "JWT_SECRET="+secret,
 		"PORT="+p.addr[strings.LastIndexByte(p.addr, ':')+1:], "ADMIN="+p.admin, "XDG_DATA_HOME="+filepath.Join(dir, name), "XDG_CONFIG_HOME="+filepath.Join(dir, name))
 	p.cmd.Stdout, p.cmd.Stderr = log, log
 	p.cmd.Cancel = func() error { return p.cmd.Process.Signal(syscall.SIGTERM) }
-	if err := p.cmd.Start(); err != nil {
+	if err := with.start(p.cmd); err != nil {
 		return nil, err
 	}
 	if err := pin(p.cmd.Process.Pid, 0); err != nil {
