@@ -82,14 +82,14 @@ func Write(w http.ResponseWriter, r *http.Request, d *quota.Denial, o Options) e
 	}
 	defer bodies.Put(buf)
 
-	h := w.Header()
+	h := setter{header: w.Header()}
 	if problem {
-		h["Content-Type"] = []string{"application/problem+json"}
+		h.set("Content-Type", "application/problem+json")
 	} else {
-		h["Content-Type"] = []string{"application/json"}
+		h.set("Content-Type", "application/json")
 	}
-	h["Content-Length"] = []string{strconv.Itoa(len(*buf))}
-	SetHeaders(h, d)
+	h.set("Content-Length", strconv.Itoa(len(*buf)))
+	h.denial(d)
 	w.WriteHeader(d.Status)
 	if r.Method == http.MethodHead {
 		return nil
@@ -102,22 +102,45 @@ func Write(w http.ResponseWriter, r *http.Request, d *quota.Denial, o Options) e
 
 // SetHeaders sets the headers of a denial that do not depend on its body's
 // form, so that an answer made by handle_errors can carry them too.
-func SetHeaders(h http.Header, d *quota.Denial) {
-	h["Cache-Control"] = []string{"no-store"}
-	addVary(h, "Accept")
+func SetHeaders(header http.Header, d *quota.Denial) {
+	h := setter{header: header}
+	h.denial(d)
+}
+
+func (h *setter) denial(d *quota.Denial) {
+	h.set("Cache-Control", "no-store")
+	addVary(h.header, "Accept")
 	if d.ID != "" {
-		h[HeaderDecisionID] = []string{d.ID}
+		h.set(HeaderDecisionID, d.ID)
 	}
 	if s, ok := retryAfter(d); ok {
-		h["Retry-After"] = []string{strconv.FormatInt(s, 10)}
+		h.set("Retry-After", strconv.FormatInt(s, 10))
 	}
 	switch {
 	case d.Status != http.StatusUnauthorized:
 	case d.Code == quota.CodeUnauthenticated: // no credential was sent: RFC 6750, 3.1
-		h["Www-Authenticate"] = []string{"Bearer"}
+		h.set("Www-Authenticate", "Bearer")
 	default:
-		h["Www-Authenticate"] = []string{`Bearer error="invalid_token"`}
+		h.set("Www-Authenticate", `Bearer error="invalid_token"`)
 	}
+}
+
+// setter sets fields of one value each, in one allocation for all of them.
+type setter struct {
+	header http.Header
+	values []string
+}
+
+// usualFields is how many of these a denial has at most.
+const usualFields = 6
+
+func (h *setter) set(key, value string) {
+	if h.values == nil {
+		h.values = make([]string, 0, usualFields)
+	}
+	h.values = append(h.values, value)
+	n := len(h.values)
+	h.header[key] = h.values[n-1 : n : n]
 }
 
 // retryAfter is the seconds after which the request would be admitted; ok is

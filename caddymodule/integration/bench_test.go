@@ -55,19 +55,33 @@ func BenchmarkHandler(b *testing.B) {
 		w.WriteHeader(http.StatusNoContent)
 		return nil
 	})
-	b.Run("baseline", func(b *testing.B) { benchHandler(b, next.ServeHTTP) })
+	b.Run("baseline", func(b *testing.B) { benchHandler(b, http.StatusNoContent, next.ServeHTTP) })
 	redis := map[string]any{"engine": "redis", "urls": []string{gatetest.Redis(b).URL()}, "timeout": "10s"}
 	for name, counters := range map[string]map[string]any{"quota": nil, "quota on redis": redis} {
-		handler := provisionHandler(b, counters)
+		handler := provisionHandler(b, counters, 1_000_000_000_000)
 		b.Run(name, func(b *testing.B) {
-			benchHandler(b, func(w http.ResponseWriter, r *http.Request) error { return handler.ServeHTTP(w, r, next) })
+			benchHandler(b, http.StatusNoContent, func(w http.ResponseWriter, r *http.Request) error { return handler.ServeHTTP(w, r, next) })
 		})
 	}
 }
 
-// provisionHandler is the handler of a config with one rule; counters nil are the
-// process's own.
-func provisionHandler(b *testing.B, counters map[string]any) caddyhttp.MiddlewareHandler {
+// BenchmarkRefusal is a request that a rate limit refuses; "baseline" is an answer
+// of the same status without fields and without a body.
+func BenchmarkRefusal(b *testing.B) {
+	baseline := func(w http.ResponseWriter, _ *http.Request) error {
+		w.WriteHeader(http.StatusTooManyRequests)
+		return nil
+	}
+	b.Run("baseline", func(b *testing.B) { benchHandler(b, http.StatusTooManyRequests, baseline) })
+	handler := provisionHandler(b, nil, 0)
+	b.Run("quota", func(b *testing.B) {
+		benchHandler(b, http.StatusTooManyRequests, func(w http.ResponseWriter, r *http.Request) error { return handler.ServeHTTP(w, r, nil) })
+	})
+}
+
+// provisionHandler is the handler of a config with one rule and its limit an hour;
+// counters nil are the process's own.
+func provisionHandler(b *testing.B, counters map[string]any, limit int64) caddyhttp.MiddlewareHandler {
 	b.Helper()
 	config := map[string]any{
 		"records":      map[string]any{"engine": "sqlite", "path": b.TempDir() + "/quota.db"},
@@ -92,14 +106,14 @@ func provisionHandler(b *testing.B, counters map[string]any) caddyhttp.Middlewar
 	cctx, cancel := caddy.NewContext(ctx)
 	b.Cleanup(cancel)
 	v, err := cctx.LoadModuleByID("http.handlers.quota", json.RawMessage(
-		`{"rules":[{"name":"api","limits":[{"scope":"bench","requests":1000000000000,"window":3600000000000}],"spends":[{"metric":"api_calls"}]}]}`))
+		fmt.Appendf(nil, `{"rules":[{"name":"api","limits":[{"scope":"bench","requests":%d,"window":3600000000000}],"spends":[{"metric":"api_calls"}]}]}`, limit)))
 	if err != nil {
 		b.Fatal(err)
 	}
 	return v.(caddyhttp.MiddlewareHandler)
 }
 
-func benchHandler(b *testing.B, serve caddyhttp.HandlerFunc) {
+func benchHandler(b *testing.B, status int, serve caddyhttp.HandlerFunc) {
 	b.Helper()
 	tokens := make([]string, 100)
 	for i := range tokens {
@@ -112,7 +126,7 @@ func benchHandler(b *testing.B, serve caddyhttp.HandlerFunc) {
 		if err := serve(w, caddyhttp.PrepareRequest(r, caddy.NewReplacer(), w, nil)); err != nil {
 			b.Fatal(err)
 		}
-		if w.Code != http.StatusNoContent {
+		if w.Code != status {
 			b.Fatalf("status %d: %s", w.Code, w.Body)
 		}
 	}
