@@ -18,7 +18,7 @@ import (
 // BusHarness is an open bus over an empty, migrated database.
 type BusHarness struct {
 	Bus   gate.Bus
-	Store *store.Store
+	Store *store.Companion
 	// DB is a connection of its own to the same database, for changes by hand.
 	DB *sql.DB
 }

@@ -51,7 +51,7 @@ type storeTest struct {
 	*testing.T
 	h     StoreHarness
 	db    *sql.DB
-	store *store.Store
+	store *store.Companion
 	clock *Clock
 }
 
@@ -82,7 +82,7 @@ func (h StoreHarness) start(t *testing.T) *storeTest {
 	t.Helper()
 	st := &storeTest{T: t, h: h, clock: NewClock(time.Date(2026, 3, 15, 12, 0, 0, 0, time.UTC))}
 	st.db = h.migrated(t)
-	st.store = store.New(st.db, store.Options{Engine: h.Engine, Now: st.clock.Now})
+	st.store = store.ForCompanion(store.New(st.db, store.Options{Engine: h.Engine, Now: st.clock.Now}))
 	return st
 }
 

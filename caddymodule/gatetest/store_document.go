@@ -96,7 +96,7 @@ func testApply(t *storeTest) {
 	if _, ok := p.Quotas["renders"]; ok || p.Quotas["jobs"].Limit != 60 {
 		t.Errorf("quotas: %+v", p.Quotas)
 	}
-	if cents, _ := p.DisplayPrice(); cents != 5900 || len(p.Prices) != 2 {
+	if cents, _ := store.DisplayPrice(p); cents != 5900 || len(p.Prices) != 2 {
 		t.Errorf("the old price stays and is not shown: %+v", p.Prices)
 	}
 	if r := t.apply(teamPlan); len(r.Updated) != 1 {

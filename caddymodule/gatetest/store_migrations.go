@@ -111,7 +111,7 @@ func testSeedsAgain(t *testing.T, h StoreHarness) {
 			t.Fatal(err)
 		}
 	}
-	s := store.New(db, store.Options{Engine: h.Engine})
+	s := store.ForCompanion(store.New(db, store.Options{Engine: h.Engine}))
 	export := func() string {
 		d, err := s.ExportPlans(t.Context())
 		if err != nil {

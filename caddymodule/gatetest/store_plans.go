@@ -160,7 +160,7 @@ func testListPlans(t *storeTest) {
 		plans, err := t.store.ListPlans(t.Context(), f)
 		t.ok(err)
 		for _, p := range plans {
-			cents, period := p.DisplayPrice()
+			cents, period := store.DisplayPrice(p)
 			names = append(names, p.Name+" "+time.Duration(cents).String()+" "+period)
 		}
 		return names

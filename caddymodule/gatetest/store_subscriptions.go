@@ -107,7 +107,7 @@ func testGrace(t *storeTest) {
 	}
 	t.clock.Set(since.Add(store.DefaultGrace))
 	t.wantPlan(alice, "free expired")
-	patient := store.New(t.db, store.Options{Engine: t.h.Engine, Now: t.clock.Now, Grace: 30 * day})
+	patient := store.ForCompanion(store.New(t.db, store.Options{Engine: t.h.Engine, Now: t.clock.Now, Grace: 30 * day}))
 	if p, err := patient.Plan(t.Context(), alice); err != nil || p.Name != "pro" {
 		t.Errorf("with a grace of 30 days: %v, %v", p, err)
 	}

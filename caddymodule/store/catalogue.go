@@ -217,15 +217,6 @@ func rateOf(requests, seconds int64) (quota.Rate, error) {
 	return r, r.Validate()
 }
 
-func encodeRates(rates map[string]quota.Rate) (string, error) {
-	raw := make(map[string]rateText, len(rates))
-	for scope, r := range rates {
-		requests, seconds := r.Requests, int64(r.Window/time.Second)
-		raw[scope] = rateText{&requests, &seconds}
-	}
-	return encode(raw)
-}
-
 func encode(v any) (string, error) {
 	b, err := json.Marshal(v) // sorts keys
 	if err != nil {

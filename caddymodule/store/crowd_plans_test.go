@@ -97,7 +97,7 @@ func TestQueriesUseIndexes(t *testing.T) {
 			SELECT bucket + h * interval '1 hour', account_id, scope, decision, status_class, requests, cost FROM usage_daily, generate_series(0, 1) h`,
 		`VACUUM ANALYZE`)
 	trace := &asked{}
-	s := store.New(traced(t, db, trace), store.Options{Engine: store.Postgres})
+	s := store.ForCompanion(store.New(traced(t, db, trace), store.Options{Engine: store.Postgres}))
 	ctx, id, now := t.Context(), someone(77), time.Now()
 	account := quota.UserSubject(id)
 	days := store.Range{From: now.Add(-3 * 24 * time.Hour), To: now, Granularity: store.ByDay}
@@ -111,7 +111,7 @@ func TestQueriesUseIndexes(t *testing.T) {
 		return err
 	}
 	// The same without a table of the host's.
-	seen := store.New(traced(t, db, trace), store.Options{Engine: store.Postgres})
+	seen := store.ForCompanion(store.New(traced(t, db, trace), store.Options{Engine: store.Postgres}))
 	seen.SetHost(store.HostOptions{Users: &store.HostTable{Table: "none"}, Sessions: &store.HostTable{Table: "none"}})
 	for name, do := range map[string]func() error{
 		"list of those seen": func() error {

@@ -15,7 +15,7 @@ import (
 
 // crowd is a Postgres database with many users: a tenth has a subscription, a
 // hundredth was suspended, all were seen and have used something.
-func crowd(tb testing.TB, users int) (*sql.DB, *store.Store) {
+func crowd(tb testing.TB, users int) (*sql.DB, *store.Companion) {
 	tb.Helper()
 	db := gatetest.Postgres(tb).Open(tb, store.Schema)
 	if err := store.Migrate(tb.Context(), db, store.Postgres, "up", tb.Output()); err != nil {
@@ -45,7 +45,7 @@ func crowd(tb testing.TB, users int) (*sql.DB, *store.Store) {
 			FROM public.users, generate_series(0, 4) d`,
 		`VACUUM ANALYZE`,
 	)
-	return db, store.New(db, store.Options{Engine: store.Postgres})
+	return db, store.ForCompanion(store.New(db, store.Options{Engine: store.Postgres}))
 }
 
 // someone is the id of the n-th of the crowd.
@@ -72,7 +72,7 @@ func BenchmarkDirectory(b *testing.B) {
 	b.Run("indexed", func(b *testing.B) { benchDirectory(b, s, users) })
 }
 
-func benchDirectory(b *testing.B, s *store.Store, users int) {
+func benchDirectory(b *testing.B, s *store.Companion, users int) {
 	list := func(f store.UserFilter, p store.UserPage) func(int) error {
 		return func(int) error {
 			_, err := s.ListUsers(b.Context(), f, p)
@@ -122,7 +122,7 @@ func execute(tb testing.TB, db *sql.DB, statements ...string) {
 }
 
 // detail is what an admin sees of one user.
-func detail(tb testing.TB, s *store.Store, id string) error {
+func detail(tb testing.TB, s *store.Companion, id string) error {
 	tb.Helper()
 	u, err := s.User(tb.Context(), id)
 	if err != nil {

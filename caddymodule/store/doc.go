@@ -4,6 +4,11 @@
 // there is one implementation and no interface of its own; it provides what
 // package gate asks for (Loader, Bus.Latest, UsageStore).
 //
+// Store is what gateways use. Companion adds what only the companion uses:
+// administration, accounts, the audit log and billing. A gateway links every
+// exported method of *Store, called or not, and nothing of Companion; what is
+// Companion's is in the files companion*, its queries too.
+//
 // Everything that reads more than one row does so in one snapshot, everything
 // that writes does so in one transaction. Times are judged when they are read:
 // nothing has to run for a trial or a paid period to end. A row that cannot be
@@ -20,12 +25,12 @@
 //   - Entitlement adds the host's status of a user (see KeptOut) and the sessions
 //     that the host has revoked. Where the host's rows cannot be read, HostFault
 //     says why, and ours stand alone.
-//   - ListUsers, CountUsers, User and UserSessions are the directory: the host's
-//     users, or, without such a table, the callers in accounts, each with what we
-//     know of them. Host says which it is.
-//   - SetHostStatus, SetHostEmail and RevokeHostSessions write the host's rows and
-//     nothing of ours. A service that writes both uses writeHost, which is write
-//     with a hostTx beside the queries: its setStatus, setEmail and
+//   - Companion's ListUsers, CountUsers, User and UserSessions are the directory:
+//     the host's users, or, without such a table, the callers in accounts, each
+//     with what we know of them. Host says which it is.
+//   - Companion's SetHostStatus, SetHostEmail and RevokeHostSessions write the
+//     host's rows and nothing of ours. A service that writes both uses writeHost,
+//     which is write with a hostTx beside the queries: its setStatus, setEmail and
 //     revokeSessions each run in a savepoint, and what the host refuses is a
 //     HostWrite that says so, never an error that rolls ours back.
 //

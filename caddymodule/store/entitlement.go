@@ -3,7 +3,9 @@ package store
 import (
 	"context"
 	"fmt"
+	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/quotagate/quotagate/caddymodule/quota"
 	"github.com/quotagate/quotagate/caddymodule/store/sqlgen"
@@ -102,6 +104,13 @@ func (s *Store) currentRow(ctx context.Context, q *sqlgen.Queries, account quota
 	return row, checkSubscription(row)
 }
 
+// user_controls.state
+const (
+	controlActive    = "active"
+	controlSuspended = "suspended"
+	controlDeleted   = "deleted"
+)
+
 // applyControl reads what admins decided about the user.
 func applyControl(ctx context.Context, q *sqlgen.Queries, e *quota.Entitlement, now time.Time) error {
 	user := e.Account.ID()
@@ -173,3 +182,6 @@ func subjectOf(kind, id string) quota.Subject {
 	}
 	return quota.UserSubject(id)
 }
+
+// isText reports whether Postgres has such a text.
+func isText(text string) bool { return !strings.ContainsRune(text, 0) && utf8.ValidString(text) }

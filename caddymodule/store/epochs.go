@@ -203,29 +203,6 @@ func (s *Store) lease(ctx context.Context, q *sqlgen.Queries, name, holder strin
 	return now, n > 0, nil
 }
 
-// TakeLease takes or renews the named lease for ttl of the records' clock and
-// says whether the holder has it.
-func (s *Store) TakeLease(ctx context.Context, name, holder string, ttl time.Duration) (bool, error) {
-	var held bool
-	err := s.write(ctx, func(q *sqlgen.Queries) error {
-		var err error
-		_, held, err = s.lease(ctx, q, name, holder, ttl)
-		return err
-	})
-	return held, err
-}
-
-// ReleaseLease gives the lease up if the holder has it.
-func (s *Store) ReleaseLease(ctx context.Context, name, holder string) error {
-	err := s.write(ctx, func(q *sqlgen.Queries) error {
-		return q.ReleaseLease(ctx, sqlgen.ReleaseLeaseParams{Name: name, Holder: holder})
-	})
-	if err != nil {
-		return fmt.Errorf("releasing lease %s: %w", name, err)
-	}
-	return nil
-}
-
 // Prune deletes changes that no gateway can still be waiting for.
 func (s *Store) Prune(ctx context.Context) error {
 	err := s.write(ctx, func(q *sqlgen.Queries) error {

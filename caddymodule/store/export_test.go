@@ -9,7 +9,7 @@ import (
 
 // SuspendBoth suspends a user in our rows and the host's in one transaction, as
 // services do that write both.
-func (s *Store) SuspendBoth(ctx context.Context, userID, word string) (w HostWrite, err error) {
+func (s *Companion) SuspendBoth(ctx context.Context, userID, word string) (w HostWrite, err error) {
 	err = s.writeHost(ctx, func(q *sqlgen.Queries, host *hostTx) error {
 		err := q.PutControlState(ctx, sqlgen.PutControlStateParams{UserID: userID, State: controlSuspended, UpdatedAt: column.At(s.now())})
 		if err == nil {

@@ -17,6 +17,10 @@ import (
 // compactedEpoch holds the totals of epochs that were closed long ago.
 const compactedEpoch = "compacted"
 
+// adjustedEpoch holds what admins add to usage and take from it. It is no
+// process's: nobody flushes to it, and it is never closed or compacted.
+const adjustedEpoch = "adjusted"
+
 // Flush implements gate.UsageStore. Applying the same flush twice counts once:
 // totals are absolute and only rise, rollups are applied by their number. Rows
 // are written in key order, so that concurrent flushes wait for each other

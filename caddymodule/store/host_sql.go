@@ -1,13 +1,9 @@
 package store
 
 import (
-	"database/sql"
 	"strconv"
-	"strings"
-	"time"
 
 	"github.com/google/uuid"
-	"github.com/quotagate/quotagate/caddymodule/store/column"
 )
 
 // hostQuery is a statement about the host's tables that is made here, from
@@ -31,14 +27,6 @@ func (q *hostQuery) text(s string) string {
 		return q.arg(s)
 	}
 	return "CAST(" + q.arg(s) + " AS text)"
-}
-
-// instant adds a parameter of a column of ours.
-func (q *hostQuery) instant(t time.Time) string {
-	if q.engine == SQLite {
-		return q.arg(column.At(t))
-	}
-	return "CAST(" + q.arg(column.At(t)) + " AS timestamptz)"
 }
 
 // value adds a parameter in the type of the host's column: the conversion is the
@@ -109,25 +97,4 @@ func (q *hostQuery) revoked(c hostColumn) string {
 		return "u." + c.name + " IS TRUE"
 	}
 	return "u." + c.name + " IS NOT NULL"
-}
-
-// hostTime reads what asText makes of an instant, or a number of seconds or
-// milliseconds since 1970; zero: it is none of these.
-func hostTime(v sql.NullString) time.Time {
-	if !v.Valid {
-		return time.Time{}
-	}
-	text := strings.TrimSpace(v.String)
-	if n, err := strconv.ParseInt(text, 10, 64); err == nil {
-		const inMilliseconds = 100_000_000_000 // as seconds: the year 5138
-		if n > inMilliseconds {
-			return time.UnixMilli(n).UTC()
-		}
-		return time.Unix(n, 0).UTC()
-	}
-	var at column.Time
-	if err := at.Scan(text); err != nil {
-		return time.Time{}
-	}
-	return at.Time
 }

@@ -22,7 +22,7 @@ type hosted struct {
 	*testing.T
 	engine store.Engine
 	db     *sql.DB
-	store  *store.Store
+	store  *store.Companion
 	clock  *gatetest.Clock
 }
 
@@ -61,7 +61,7 @@ func newHosted(t *testing.T, engine store.Engine, ddl string) *hosted {
 		t.Fatal(err)
 	}
 	h.exec(ddl)
-	h.store = store.New(h.db, store.Options{Engine: engine, Now: h.clock.Now})
+	h.store = store.ForCompanion(store.New(h.db, store.Options{Engine: engine, Now: h.clock.Now}))
 	return h
 }
 

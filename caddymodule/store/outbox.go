@@ -3,7 +3,6 @@ package store
 import (
 	"context"
 	"fmt"
-	"time"
 
 	"github.com/quotagate/quotagate/caddymodule/store/column"
 	"github.com/quotagate/quotagate/caddymodule/store/sqlgen"
@@ -16,9 +15,6 @@ type OutboxEvent struct {
 	Account string // the user or organization id that it concerns
 	Payload any    // becomes JSON
 }
-
-// keepOutbox is how long events are kept.
-const keepOutbox = 30 * 24 * time.Hour
 
 func (s *Store) putOutbox(ctx context.Context, q *sqlgen.Queries, events []OutboxEvent) error {
 	for _, e := range events {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"maps"
-	"time"
 
 	"github.com/quotagate/quotagate/caddymodule/quota"
 	"github.com/quotagate/quotagate/caddymodule/store/column"
@@ -16,26 +15,6 @@ const (
 	ModeSet = "set" // takes the place of the plan's limit
 	ModeAdd = "add" // a top-up, on top of it
 )
-
-// QuotaOverride changes an account's limit of one metric for a time.
-type QuotaOverride struct {
-	ID, Metric string
-	Mode       string // ModeSet or ModeAdd
-	Limit      int64  // 0..quota.MaxAmount
-	Unlimited  bool   // ModeSet only
-	Starts     time.Time
-	Expires    time.Time // zero: never
-	Reason, By string
-}
-
-// RateOverride takes the place of an account's limit of one scope for a time.
-type RateOverride struct {
-	ID, Scope  string
-	Rate       quota.Rate // whole seconds
-	Starts     time.Time
-	Expires    time.Time // zero: never
-	Reason, By string
-}
 
 // applyOverrides puts the account's own limits over the plan's. Of several that
 // set the same limit the one that started last counts; top-ups add up.

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/quotagate/quotagate/caddymodule/quota"
@@ -36,19 +38,6 @@ type Price struct {
 	PriceID    string // of Stripe, may be empty
 	Livemode   bool
 	IsActive   bool
-}
-
-// DisplayPrice is what the plan costs by month, else by year: in the minor unit
-// and as "monthly", "yearly", or "" for a plan that has no price.
-func (p *Plan) DisplayPrice() (cents int64, period string) {
-	for _, interval := range []string{"month", "year"} {
-		for _, price := range p.Prices {
-			if price.IsActive && price.Interval == interval {
-				return price.UnitAmount, interval + "ly"
-			}
-		}
-	}
-	return 0, ""
 }
 
 // PlanFilter narrows ListPlans.
@@ -184,3 +173,5 @@ func (c *catalogue) full(row *sqlgen.SubscriptionPlan, prices map[string][]Price
 		CreatedAt: row.CreatedAt.Time, UpdatedAt: row.UpdatedAt.Time,
 	}, nil
 }
+
+func sortedKeys[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }

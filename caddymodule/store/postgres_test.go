@@ -43,7 +43,7 @@ func TestPostgresBus(t *testing.T) {
 			t.Fatal(err)
 		}
 		s := store.New(db, store.Options{Engine: h.Engine})
-		return gatetest.BusHarness{Bus: polled{s}, Store: s, DB: db}
+		return gatetest.BusHarness{Bus: polled{s}, Store: store.ForCompanion(s), DB: db}
 	})
 }
 

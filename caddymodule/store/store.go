@@ -65,9 +65,6 @@ func New(db *sql.DB, o Options) *Store {
 // in the records. Where it is empty or no such plan exists the records decide.
 func (s *Store) SetDefaultPlan(name string) { s.defaultPlan.Store(&name) }
 
-// Grace is how long a past-due subscription keeps its plan.
-func (s *Store) Grace() time.Duration { return s.grace }
-
 // Ping reports why the records cannot be asked: the connection, or a
 // *SchemaError.
 func (s *Store) Ping(ctx context.Context) error {

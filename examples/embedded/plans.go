@@ -24,7 +24,7 @@ func putOnPlans(ctx context.Context, file string, users []demoUser) (err error) 
 	if err := store.Migrate(ctx, db, store.SQLite, "up", io.Discard); err != nil {
 		return fmt.Errorf("migrating %s: %w", file, err)
 	}
-	records := store.New(db, store.Options{Engine: store.SQLite})
+	records := store.ForCompanion(store.New(db, store.Options{Engine: store.SQLite}))
 	for _, u := range users {
 		if u.plan == "" {
 			continue

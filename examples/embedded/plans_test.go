@@ -25,7 +25,7 @@ func TestDemoUsersArePutOnPlansOnce(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	records := store.New(db, store.Options{Engine: store.SQLite})
+	records := store.ForCompanion(store.New(db, store.Options{Engine: store.SQLite}))
 	paul := quota.UserSubject(users[1].id)
 	if _, err := records.Upgrade(t.Context(), paul, store.Grant{Plan: "enterprise"}); err != nil {
 		t.Fatal(err)

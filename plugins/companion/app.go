@@ -189,16 +189,12 @@ func (a *App) Description() *api.Description { return a.description }
 
 // Store is the open store. Ask for it with each request: the records are opened
 // by whoever needs them first.
-func (a *App) Store() (*store.Store, error) {
-	records, err := a.quota.Records()
+func (a *App) Store() (*store.Companion, error) {
+	s, err := storeOf(a.quota)
 	if err != nil {
 		return nil, fmt.Errorf("opening records: %w", err)
 	}
-	s, ok := records.(stored)
-	if !ok {
-		return nil, fmt.Errorf("the records of the config, %T, have no store", records)
-	}
-	return s.Store(), nil
+	return s, nil
 }
 
 // CountsAlone reports whether the counters are those of this process alone: what

@@ -25,9 +25,22 @@ func init() {
 // stored is implemented by records that are kept in package store.
 type stored interface{ Store() *store.Store }
 
+// storeOf is the store of the app's records, which are opened if they are not.
+func storeOf(app *caddymodule.App) (*store.Companion, error) {
+	records, err := app.Records()
+	if err != nil {
+		return nil, err
+	}
+	s, ok := records.(stored)
+	if !ok {
+		return nil, fmt.Errorf("the records of the config, %T, have no store", records)
+	}
+	return store.ForCompanion(s.Store()), nil
+}
+
 // withStore runs f with the records of the config that the command's flags
 // name. The gateway may be running: it sees what was changed as it sees any change.
-func withStore(cmd *cobra.Command, f func(*store.Store) error) (err error) {
+func withStore(cmd *cobra.Command, f func(*store.Companion) error) (err error) {
 	app, closeApp, err := caddymodule.LoadApp(caddycmd.Flags{FlagSet: cmd.Flags()})
 	if err != nil {
 		return err
@@ -37,15 +50,11 @@ func withStore(cmd *cobra.Command, f func(*store.Store) error) (err error) {
 			err = errors.Join(err, fmt.Errorf("closing the records: %w", cerr))
 		}
 	}()
-	records, err := app.Records()
+	s, err := storeOf(app)
 	if err != nil {
 		return err
 	}
-	s, ok := records.(stored)
-	if !ok {
-		return fmt.Errorf("the records of the config, %T, have no store", records)
-	}
-	return f(s.Store())
+	return f(s)
 }
 
 // group is a command that only has others below it.

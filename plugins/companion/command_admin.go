@@ -66,7 +66,7 @@ bootstrap admins of the config are left.`,
 }
 
 func grantAdmin(cmd *cobra.Command, args []string) error {
-	return withStore(cmd, func(s *store.Store) error {
+	return withStore(cmd, func(s *store.Companion) error {
 		changed, err := s.GrantAdmin(cmd.Context(), args[0], operator())
 		if err != nil {
 			return err
@@ -87,7 +87,7 @@ func revokeAdmin(cmd *cobra.Command, args []string) error {
 	if all == (len(args) == 1) {
 		return errors.New("name one user id, or write --all")
 	}
-	return withStore(cmd, func(s *store.Store) error {
+	return withStore(cmd, func(s *store.Companion) error {
 		if all {
 			return revokeAllAdmins(cmd, s)
 		}
@@ -106,7 +106,7 @@ func revokeAdmin(cmd *cobra.Command, args []string) error {
 	})
 }
 
-func revokeAllAdmins(cmd *cobra.Command, s *store.Store) error {
+func revokeAllAdmins(cmd *cobra.Command, s *store.Companion) error {
 	users, err := s.RevokeAllAdmins(cmd.Context(), operator())
 	if err != nil {
 		return err
@@ -124,7 +124,7 @@ func revokeAllAdmins(cmd *cobra.Command, s *store.Store) error {
 }
 
 func listAdmins(cmd *cobra.Command, _ []string) error {
-	return withStore(cmd, func(s *store.Store) error {
+	return withStore(cmd, func(s *store.Companion) error {
 		admins, err := s.ListAdmins(cmd.Context())
 		if err != nil {
 			return err

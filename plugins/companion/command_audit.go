@@ -65,7 +65,7 @@ func verifyAudit(cmd *cobra.Command, _ []string) error {
 		}
 		known = &head
 	}
-	return withStore(cmd, func(s *store.Store) error {
+	return withStore(cmd, func(s *store.Companion) error {
 		r, err := s.VerifyAudit(cmd.Context(), known)
 		if err != nil {
 			return err
@@ -88,7 +88,7 @@ func verifyAudit(cmd *cobra.Command, _ []string) error {
 }
 
 func printAuditHead(cmd *cobra.Command, _ []string) error {
-	return withStore(cmd, func(s *store.Store) error {
+	return withStore(cmd, func(s *store.Companion) error {
 		head, err := s.AuditHead(cmd.Context())
 		if err != nil {
 			return err

@@ -69,15 +69,11 @@ func showDrift(cmd *cobra.Command, _ []string) (err error) {
 		at := time.Now().UTC()
 		a = driftAnswer{&at, *c}
 	} else {
-		records, err := quotaApp.Records()
+		s, err := storeOf(quotaApp)
 		if err != nil {
 			return err
 		}
-		s, ok := records.(stored)
-		if !ok {
-			return fmt.Errorf("the records of the config, %T, have no store", records)
-		}
-		at, c, err := billing.LastComparison(cmd.Context(), s.Store())
+		at, c, err := billing.LastComparison(cmd.Context(), s)
 		if err != nil {
 			return err
 		}

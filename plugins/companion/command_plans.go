@@ -58,7 +58,7 @@ func exportPlans(cmd *cobra.Command, args []string) error {
 	if err != nil {
 		return err
 	}
-	return withStore(cmd, func(s *store.Store) error {
+	return withStore(cmd, func(s *store.Companion) error {
 		document, err := s.ExportPlans(cmd.Context())
 		if err != nil {
 			return err
@@ -92,7 +92,7 @@ func applyPlans(cmd *cobra.Command, args []string) error {
 	if err != nil {
 		return fmt.Errorf("%s: %w", args[0], err)
 	}
-	return withStore(cmd, func(s *store.Store) error {
+	return withStore(cmd, func(s *store.Companion) error {
 		r, err := s.ApplyPlans(cmd.Context(), operator(), document)
 		if err != nil {
 			return fmt.Errorf("%s: %w", args[0], err)

@@ -62,7 +62,7 @@ func importUsage(cmd *cobra.Command, args []string) error {
 	if err != nil {
 		return fmt.Errorf("%s: nothing was imported:\n%w", args[0], err)
 	}
-	return withStore(cmd, func(s *store.Store) error {
+	return withStore(cmd, func(s *store.Companion) error {
 		if err := s.SetLevels(cmd.Context(), operator(), levels); err != nil {
 			var bad *store.LevelError
 			if errors.As(err, &bad) {

@@ -65,7 +65,7 @@ func (a *App) reportAuditHead(ctx context.Context) error {
 	return a.showAuditHead(ctx, s)
 }
 
-func (a *App) showAuditHead(ctx context.Context, s *store.Store) error {
+func (a *App) showAuditHead(ctx context.Context, s *store.Companion) error {
 	head, err := s.AuditHead(ctx)
 	if err != nil {
 		return err
@@ -98,7 +98,7 @@ func (a *App) tidyOnce(ctx context.Context, holder string) error {
 	return a.tidyStore(ctx, s, holder)
 }
 
-func (a *App) tidyStore(ctx context.Context, s *store.Store, holder string) error {
+func (a *App) tidyStore(ctx context.Context, s *store.Companion, holder string) error {
 	held, err := s.TakeLease(ctx, "companion_tidy", holder, tidyEvery/2)
 	if err != nil || !held {
 		return err

@@ -25,7 +25,7 @@ import (
 	_ "modernc.org/sqlite" // the driver "sqlite"
 )
 
-func openStore(t *testing.T, clock *gatetest.Clock) *store.Store {
+func openStore(t *testing.T, clock *gatetest.Clock) *store.Companion {
 	t.Helper()
 	db, err := sql.Open("sqlite", store.SQLiteDSN(filepath.Join(t.TempDir(), "quota.db")))
 	if err != nil {
@@ -39,7 +39,7 @@ func openStore(t *testing.T, clock *gatetest.Clock) *store.Store {
 	if err := store.Migrate(t.Context(), db, store.SQLite, "up", io.Discard); err != nil {
 		t.Fatal(err)
 	}
-	return store.New(db, store.Options{Engine: store.SQLite, Now: clock.Now})
+	return store.ForCompanion(store.New(db, store.Options{Engine: store.SQLite, Now: clock.Now}))
 }
 
 // gauge is the value of a gauge.

@@ -78,7 +78,7 @@ func TestBus(t *testing.T) {
 					m.PollInterval = caddy.Duration(20 * time.Millisecond)
 				}
 				r := openRecords(t, m, caddymodule.Env{})
-				return gatetest.BusHarness{Bus: r, Store: r.Store(), DB: pool(t, &Module{DSN: m.DSN})}
+				return gatetest.BusHarness{Bus: r, Store: store.ForCompanion(r.Store()), DB: pool(t, &Module{DSN: m.DSN})}
 			})
 		})
 	}

@@ -69,7 +69,7 @@ func refused(err error) bool {
 func TestRoles(t *testing.T) {
 	dsn := rolesOf(t)
 	gateway := openRecords(t, &Module{DSN: as(t, dsn, "quotagate_gateway")}, caddymodule.Env{DefaultPlan: "free"})
-	companion := openRecords(t, &Module{DSN: as(t, dsn, "quotagate_companion")}, caddymodule.Env{}).Store()
+	companion := store.ForCompanion(openRecords(t, &Module{DSN: as(t, dsn, "quotagate_companion")}, caddymodule.Env{}).Store())
 
 	companionWorks(t, companion)
 	gatewayAdmits(t, gateway)
@@ -100,7 +100,7 @@ func TestRoles(t *testing.T) {
 }
 
 // companionWorks does some of each that the companion does.
-func companionWorks(t *testing.T, s *store.Store) {
+func companionWorks(t *testing.T, s *store.Companion) {
 	t.Helper()
 	ctx := t.Context()
 	second := func(_ any, err error) error { return err }
@@ -175,7 +175,7 @@ func gatewayAdmits(t *testing.T, gateway *Records) {
 	if e, err := gateway.Entitlement(ctx, "user:8"); err != nil || e.Control != quota.ControlSuspended {
 		t.Errorf("whom the host has suspended: %+v, %v", e, err)
 	}
-	s := gateway.Store()
+	s := store.ForCompanion(gateway.Store())
 	_, state := s.AccountState(ctx, "user:7")
 	_, summary := s.UsageSummary(ctx, "user:7")
 	_, plans := s.ListPlans(ctx, store.PlanFilter{})

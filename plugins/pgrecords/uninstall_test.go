@@ -57,11 +57,11 @@ func TestHostSchemaStaysAsItIs(t *testing.T) {
 		t.Fatal(err)
 	}
 	same("with our tables")
-	r := openRecords(t, &Module{DSN: m.DSN}, caddymodule.Env{})
-	if _, err := r.Store().Upgrade(t.Context(), "user:1", store.Grant{Plan: "pro"}); err != nil {
+	s := store.ForCompanion(openRecords(t, &Module{DSN: m.DSN}, caddymodule.Env{}).Store())
+	if _, err := s.Upgrade(t.Context(), "user:1", store.Grant{Plan: "pro"}); err != nil {
 		t.Fatal(err)
 	}
-	if w, err := r.Store().SetHostStatus(t.Context(), "1", "suspended"); err != nil || !w.Updated {
+	if w, err := s.SetHostStatus(t.Context(), "1", "suspended"); err != nil || !w.Updated {
 		t.Errorf("%+v, %v", w, err)
 	}
 	same("after they were used")

@@ -46,7 +46,7 @@ func TestBus(t *testing.T) {
 		t.Helper()
 		file := filepath.Join(t.TempDir(), "quota.db")
 		r := openRecords(t, &Module{Path: file})
-		return gatetest.BusHarness{Bus: r, Store: r.Store(), DB: openFile(t, file)}
+		return gatetest.BusHarness{Bus: r, Store: store.ForCompanion(r.Store()), DB: openFile(t, file)}
 	})
 }
 
@@ -100,7 +100,7 @@ func TestGraceReachesTheStore(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got := r.(*Records).Store().Grace(); got != want {
+		if got := store.ForCompanion(r.(*Records).Store()).Grace(); got != want {
 			t.Errorf("grace %s, want %s", got, want)
 		}
 		if err := r.Close(); err != nil {

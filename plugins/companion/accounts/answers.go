@@ -104,7 +104,7 @@ type planQuota struct {
 }
 
 func planOf(p *store.Plan) plan {
-	cents, period := p.DisplayPrice()
+	cents, period := store.DisplayPrice(p)
 	out := plan{
 		ID: p.ID, Name: p.Name, DisplayName: p.DisplayName, Description: p.Description,
 		PriceCents: cents, BillingPeriod: orNull(period), Features: p.Features,

@@ -34,7 +34,7 @@ var errDown = errors.New("down")
 type fixture struct {
 	*testing.T
 	db     *sql.DB
-	store  *store.Store
+	store  *store.Companion
 	server *api.Server
 	log    *observer.ObservedLogs
 
@@ -65,7 +65,7 @@ func start(t *testing.T) *fixture {
 	}
 	core, logs := observer.New(zap.DebugLevel)
 	f := &fixture{T: t, db: db, now: time.Date(2026, 3, 15, 12, 0, 0, 0, time.UTC), log: logs}
-	f.store = store.New(db, store.Options{Engine: store.SQLite, Now: f.clock})
+	f.store = store.ForCompanion(store.New(db, store.Options{Engine: store.SQLite, Now: f.clock}))
 	f.server = api.NewServer(f.identify, zap.New(core))
 	register(f.server.API(), &service{store: f.records, peek: f.peek, now: f.clock, log: f.server.Log()})
 	f.caller.Principal = &quota.Principal{Subject: ann}
@@ -84,7 +84,7 @@ func (f *fixture) at(t time.Time) {
 	f.now = t
 }
 
-func (f *fixture) records() (*store.Store, error) {
+func (f *fixture) records() (*store.Companion, error) {
 	if f.recordsDown {
 		return nil, errDown
 	}

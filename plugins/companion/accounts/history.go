@@ -54,7 +54,7 @@ func registerHistory(a huma.API, s *service) {
 }
 
 // history answers GET /v1/usage/history from the charts.
-func (s *service) history(ctx context.Context, st *store.Store, in *historyInput) (*huma.StreamResponse, error) {
+func (s *service) history(ctx context.Context, st *store.Companion, in *historyInput) (*huma.StreamResponse, error) {
 	c, err := api.Caller(ctx)
 	if err != nil {
 		return nil, err

@@ -15,7 +15,7 @@ import (
 
 // service is what the operations work with.
 type service struct {
-	store func() (*store.Store, error)
+	store func() (*store.Companion, error)
 	// peek asks the counters, as gate.Gate.Peek does.
 	peek func(ctx context.Context, account quota.Subject, cs []quota.Charge, d *quota.Decision) error
 	now  func() time.Time
@@ -59,7 +59,7 @@ func authenticatedErrors() []int {
 
 // serve turns a method into an operation. A fault is logged and told to the
 // client as a 503 without its reason: the records or the counters are down.
-func serve[T any](s *service, id string, f func(context.Context, *store.Store) (T, error)) func(context.Context, *struct{}) (*output[T], error) {
+func serve[T any](s *service, id string, f func(context.Context, *store.Companion) (T, error)) func(context.Context, *struct{}) (*output[T], error) {
 	return func(ctx context.Context, _ *struct{}) (*output[T], error) {
 		st, err := s.store()
 		if err == nil {
@@ -83,7 +83,7 @@ func (s *service) failed(ctx context.Context, id string, err error) error {
 }
 
 // subscription answers GET /v1/subscription/me.
-func (s *service) subscription(ctx context.Context, st *store.Store) (subscriptionAnswer, error) {
+func (s *service) subscription(ctx context.Context, st *store.Companion) (subscriptionAnswer, error) {
 	c, err := api.Caller(ctx)
 	if err != nil {
 		return subscriptionAnswer{}, err
@@ -96,7 +96,7 @@ func (s *service) subscription(ctx context.Context, st *store.Store) (subscripti
 }
 
 // plans answers GET /v1/subscription/plans.
-func (s *service) plans(ctx context.Context, st *store.Store) (planList, error) {
+func (s *service) plans(ctx context.Context, st *store.Companion) (planList, error) {
 	ps, err := st.ListPlans(ctx, store.PlanFilter{Public: true})
 	if err != nil {
 		return planList{}, fmt.Errorf("loading the plans: %w", err)

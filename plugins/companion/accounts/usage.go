@@ -50,7 +50,7 @@ type QuotaUsage struct {
 }
 
 // usage answers GET /v1/subscription/usage with what the counters say now.
-func (s *service) usage(ctx context.Context, st *store.Store) (UsageAnswer, error) {
+func (s *service) usage(ctx context.Context, st *store.Companion) (UsageAnswer, error) {
 	c, err := api.Caller(ctx)
 	if err != nil {
 		return UsageAnswer{}, err
@@ -69,7 +69,7 @@ type Meter struct {
 }
 
 // Usage is what the account has used, and of how much.
-func (m *Meter) Usage(ctx context.Context, st *store.Store, e *quota.Entitlement) (UsageAnswer, error) {
+func (m *Meter) Usage(ctx context.Context, st *store.Companion, e *quota.Entitlement) (UsageAnswer, error) {
 	if e.Plan == nil {
 		// Its quotas would read as unlimited.
 		return UsageAnswer{}, errors.New("loading usage: the account's plan is not known while the records are down")
@@ -130,7 +130,7 @@ func quotasOf(e *quota.Entitlement, now time.Time, used func(string, quota.Perio
 
 // amounts asks the counters, which know of the last request, and the records,
 // which are a flush behind, only while the counters cannot be asked.
-func (m *Meter) amounts(ctx context.Context, st *store.Store, account quota.Subject, cs []quota.Charge) ([]int64, error) {
+func (m *Meter) amounts(ctx context.Context, st *store.Companion, account quota.Subject, cs []quota.Charge) ([]int64, error) {
 	var d quota.Decision
 	fault := m.Peek(ctx, account, cs, &d)
 	if fault == nil && len(d.Outcomes) != len(cs) {

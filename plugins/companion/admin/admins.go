@@ -26,7 +26,7 @@ func registerAdmins(a huma.API, s *service) {
 		OperationID: "list-admins", Method: http.MethodGet, Path: "/v1/admin/admins",
 		Summary:     "Who administers",
 		Description: "Those who were granted the role. Bootstrap admins stand in the config and not here.",
-	}, func(ctx context.Context, st *store.Store, _ *struct{}) (adminList, string, error) {
+	}, func(ctx context.Context, st *store.Companion, _ *struct{}) (adminList, string, error) {
 		admins, err := st.ListAdmins(ctx)
 		list := adminList{Admins: make([]adminEntry, len(admins))}
 		for i, a := range admins {

@@ -97,7 +97,7 @@ func registerAnalytics(a huma.API, s *service) {
 	}, s.exportRows)
 }
 
-func (s *service) series(ctx context.Context, st *store.Store, in *seriesInput) (*huma.StreamResponse, error) {
+func (s *service) series(ctx context.Context, st *store.Companion, in *seriesInput) (*huma.StreamResponse, error) {
 	r, err := in.Range(s.now())
 	if err != nil {
 		return nil, err
@@ -121,7 +121,7 @@ func (s *service) series(ctx context.Context, st *store.Store, in *seriesInput) 
 	return api.JSON(out)
 }
 
-func (s *service) top(ctx context.Context, st *store.Store, in *topInput) (*huma.StreamResponse, error) {
+func (s *service) top(ctx context.Context, st *store.Companion, in *topInput) (*huma.StreamResponse, error) {
 	r, err := in.Range(s.now())
 	if err != nil {
 		return nil, err
@@ -145,7 +145,7 @@ func (s *service) top(ctx context.Context, st *store.Store, in *topInput) (*huma
 	return api.JSON(out)
 }
 
-func (s *service) exportRows(ctx context.Context, st *store.Store, in *exportInput) (*huma.StreamResponse, error) {
+func (s *service) exportRows(ctx context.Context, st *store.Companion, in *exportInput) (*huma.StreamResponse, error) {
 	r, err := in.Range(s.now())
 	if err != nil {
 		return nil, err

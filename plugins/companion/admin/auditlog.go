@@ -65,7 +65,7 @@ func registerAuditLog(a huma.API, s *service) {
 	}, listAuditLog)
 }
 
-func listAuditLog(ctx context.Context, st *store.Store, in *auditLogInput) (*huma.StreamResponse, error) {
+func listAuditLog(ctx context.Context, st *store.Companion, in *auditLogInput) (*huma.StreamResponse, error) {
 	if !in.CSV() && in.Limit > maxAuditJSON {
 		return nil, api.InvalidQuery("limit", "want 1 to "+strconv.Itoa(maxAuditJSON)+", or format=csv")
 	}

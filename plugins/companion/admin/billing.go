@@ -49,7 +49,7 @@ func registerBilling(a huma.API, s *service) {
 	add(a, s, huma.Operation{
 		OperationID: "list-billing-events", Method: http.MethodGet, Path: "/v1/admin/billing/events",
 		Summary: "What the payment provider told, and what came of it",
-	}, func(ctx context.Context, st *store.Store, in *struct{ api.Page }) (billingEvents, string, error) {
+	}, func(ctx context.Context, st *store.Companion, in *struct{ api.Page }) (billingEvents, string, error) {
 		list, total, err := st.BillingEvents(ctx, int(in.Skip), int(in.Limit))
 		out := billingEvents{Events: make([]billingEvent, len(list)), Total: total, Skip: in.Skip, Limit: in.Limit}
 		for i := range list {
@@ -66,7 +66,7 @@ func registerBilling(a huma.API, s *service) {
 	add(a, s, huma.Operation{
 		OperationID: "get-billing-drift", Method: http.MethodGet, Path: "/v1/admin/billing/drift",
 		Summary: "In what the records and the payment provider differed when they were last compared",
-	}, func(ctx context.Context, st *store.Store, _ *struct{}) (billingDrift, string, error) {
+	}, func(ctx context.Context, st *store.Companion, _ *struct{}) (billingDrift, string, error) {
 		at, found, err := billing.LastComparison(ctx, st)
 		if err != nil {
 			return billingDrift{}, "", err
@@ -102,7 +102,7 @@ type replayAnswer struct {
 	Message string `json:"message"`
 }
 
-func (s *service) replayBillingEvent(ctx context.Context, st *store.Store, in *replayInput) (replayAnswer, string, error) {
+func (s *service) replayBillingEvent(ctx context.Context, st *store.Companion, in *replayInput) (replayAnswer, string, error) {
 	err := st.ReplayEvent(ctx, api.Actor(ctx), in.ID)
 	if errors.Is(err, store.ErrEventNotFound) {
 		err = api.NewError(http.StatusNotFound, "Event not found")

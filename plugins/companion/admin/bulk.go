@@ -57,7 +57,7 @@ func registerBulk(a huma.API, s *service) {
 	}, s.bulk)
 }
 
-func (s *service) bulk(ctx context.Context, st *store.Store, in *bulkInput) (bulkAnswer, string, error) {
+func (s *service) bulk(ctx context.Context, st *store.Companion, in *bulkInput) (bulkAnswer, string, error) {
 	b := &in.Body
 	switch {
 	case (len(b.IDs) > 0) == (b.Filter != nil):
@@ -95,7 +95,7 @@ func (s *service) bulk(ctx context.Context, st *store.Store, in *bulkInput) (bul
 }
 
 // bulkIDs are the users, each once.
-func (s *service) bulkIDs(ctx context.Context, st *store.Store, b *bulkRequest) ([]string, error) {
+func (s *service) bulkIDs(ctx context.Context, st *store.Companion, b *bulkRequest) ([]string, error) {
 	if b.Filter == nil {
 		ids := slices.Clone(b.IDs)
 		slices.Sort(ids)
@@ -122,7 +122,7 @@ func (s *service) bulkIDs(ctx context.Context, st *store.Store, b *bulkRequest) 
 	}
 }
 
-func (s *service) bulkOne(ctx context.Context, st *store.Store, b *bulkRequest, id string) (*store.UserResult, error) {
+func (s *service) bulkOne(ctx context.Context, st *store.Companion, b *bulkRequest, id string) (*store.UserResult, error) {
 	by, p := s.actor(ctx), store.Precondition{DryRun: b.DryRun}
 	switch b.Action {
 	case "suspend":

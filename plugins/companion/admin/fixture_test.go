@@ -38,7 +38,7 @@ var errDown = errors.New("down")
 type fixture struct {
 	*testing.T
 	db     *sql.DB
-	store  *store.Store
+	store  *store.Companion
 	server *api.Server
 	log    *observer.ObservedLogs
 
@@ -78,7 +78,7 @@ func startOn(t *testing.T, db *sql.DB, engine store.Engine) *fixture {
 	}
 	core, logs := observer.New(zap.DebugLevel)
 	f := &fixture{T: t, db: db, now: time.Date(2026, 3, 15, 12, 0, 0, 0, time.UTC), log: logs, bootstrap: map[string]bool{}}
-	f.store = store.New(db, store.Options{Engine: engine, Now: f.clock})
+	f.store = store.ForCompanion(store.New(db, store.Options{Engine: engine, Now: f.clock}))
 	f.server = api.NewServer(f.identify, zap.New(core))
 	box, err := sealed.NewBox("a key for tests of 32 bytes or more")
 	if err != nil {
@@ -194,7 +194,7 @@ func (f *fixture) pass(d time.Duration) {
 	f.now = f.now.Add(d)
 }
 
-func (f *fixture) records() (*store.Store, error) {
+func (f *fixture) records() (*store.Companion, error) {
 	if f.down {
 		return nil, errDown
 	}

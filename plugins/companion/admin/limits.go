@@ -46,7 +46,7 @@ func backendScopes() []string { return []string{"login", "register", "password_r
 
 // clearRateLimits empties first, and tells the gateways then: whoever looks again
 // finds the counters empty.
-func (s *service) clearRateLimits(ctx context.Context, st *store.Store, in *clearInput) (limitsCleared, string, error) {
+func (s *service) clearRateLimits(ctx context.Context, st *store.Companion, in *clearInput) (limitsCleared, string, error) {
 	var scopes []string
 	reason := ""
 	if in.Body != nil {
@@ -91,7 +91,7 @@ func (s *service) clearRateLimits(ctx context.Context, st *store.Store, in *clea
 
 // hostScopes are those by which the backend may count: the named ones, or all
 // that anybody knows of.
-func hostScopes(ctx context.Context, st *store.Store, named []string) ([]string, error) {
+func hostScopes(ctx context.Context, st *store.Companion, named []string) ([]string, error) {
 	if len(named) > 0 {
 		return named, nil
 	}

@@ -18,7 +18,7 @@ type AccountPath struct {
 }
 
 // account is who is meant, if there is such an account.
-func (in *AccountPath) account(ctx context.Context, st *store.Store) (quota.Subject, error) {
+func (in *AccountPath) account(ctx context.Context, st *store.Companion) (quota.Subject, error) {
 	return st.Account(ctx, in.ID)
 }
 
@@ -85,18 +85,18 @@ func registerOverrides(a huma.API, s *service) {
 	add(a, s, huma.Operation{
 		OperationID: "revoke-override", Method: http.MethodDelete, Path: "/v1/admin/accounts/{id}/overrides/{override_id}", Summary: "End one of them",
 		Errors: []int{http.StatusNotFound},
-	}, func(ctx context.Context, st *store.Store, in *revokeOverrideInput) (revokedOverrides, string, error) {
+	}, func(ctx context.Context, st *store.Companion, in *revokeOverrideInput) (revokedOverrides, string, error) {
 		return revokeOverrides(ctx, st, &in.AccountPath, in.Override)
 	})
 	add(a, s, huma.Operation{
 		OperationID: "revoke-overrides", Method: http.MethodDelete, Path: "/v1/admin/accounts/{id}/overrides", Summary: "End all of them",
 		Errors: []int{http.StatusNotFound},
-	}, func(ctx context.Context, st *store.Store, in *AccountPath) (revokedOverrides, string, error) {
+	}, func(ctx context.Context, st *store.Companion, in *AccountPath) (revokedOverrides, string, error) {
 		return revokeOverrides(ctx, st, in, "")
 	})
 }
 
-func (s *service) listOverrides(ctx context.Context, st *store.Store, in *AccountPath) (overrideList, string, error) {
+func (s *service) listOverrides(ctx context.Context, st *store.Companion, in *AccountPath) (overrideList, string, error) {
 	account, err := in.account(ctx, st)
 	if err != nil {
 		return overrideList{}, "", err
@@ -105,7 +105,7 @@ func (s *service) listOverrides(ctx context.Context, st *store.Store, in *Accoun
 	return overrideList{Overrides: list, Total: len(list)}, "", err
 }
 
-func (s *service) overridesOf(ctx context.Context, st *store.Store, account quota.Subject) ([]override, error) {
+func (s *service) overridesOf(ctx context.Context, st *store.Companion, account quota.Subject) ([]override, error) {
 	quotas, rates, err := st.ListOverrides(ctx, account)
 	list := make([]override, 0, len(quotas)+len(rates))
 	now := s.now()
@@ -140,7 +140,7 @@ func term(starts, expires, now time.Time) string {
 	return "active"
 }
 
-func (s *service) createOverride(ctx context.Context, st *store.Store, in *createOverrideInput) (override, string, error) {
+func (s *service) createOverride(ctx context.Context, st *store.Companion, in *createOverrideInput) (override, string, error) {
 	b := &in.Body
 	switch {
 	case (b.Metric == "") == (b.Scope == ""):
@@ -187,7 +187,7 @@ func (s *service) createOverride(ctx context.Context, st *store.Store, in *creat
 	return override{}, "", err
 }
 
-func revokeOverrides(ctx context.Context, st *store.Store, in *AccountPath, id string) (revokedOverrides, string, error) {
+func revokeOverrides(ctx context.Context, st *store.Companion, in *AccountPath, id string) (revokedOverrides, string, error) {
 	account, err := in.account(ctx, st)
 	if err != nil {
 		return revokedOverrides{}, "", err

@@ -113,7 +113,7 @@ func registerPlans(a huma.API, s *service) {
 	add(a, s, huma.Operation{
 		OperationID: "get-plan", Method: http.MethodGet, Path: "/v1/admin/plans/{id}", Summary: "A plan, with its ETag",
 		Errors: []int{http.StatusNotFound},
-	}, func(ctx context.Context, st *store.Store, in *PlanPath) (adminPlan, string, error) {
+	}, func(ctx context.Context, st *store.Companion, in *PlanPath) (adminPlan, string, error) {
 		return planAnswer(st.PlanByID(ctx, in.ID))
 	})
 	add(a, s, huma.Operation{
@@ -128,7 +128,7 @@ func registerPlans(a huma.API, s *service) {
 	}, changePlan)
 }
 
-func listPlans(ctx context.Context, st *store.Store, _ *struct{}) (adminPlans, string, error) {
+func listPlans(ctx context.Context, st *store.Companion, _ *struct{}) (adminPlans, string, error) {
 	plans, err := st.ListPlans(ctx, store.PlanFilter{})
 	out := adminPlans{Plans: make([]adminPlan, len(plans)), Total: len(plans)}
 	for i, p := range plans {
@@ -147,7 +147,7 @@ func planAnswer(p *store.Plan, err error) (adminPlan, string, error) {
 // planTag is a plan's ETag.
 func planTag(version int64) string { return strconv.Quote(strconv.FormatInt(version, 10)) }
 
-func createPlan(ctx context.Context, st *store.Store, in *createPlanInput) (adminPlan, string, error) {
+func createPlan(ctx context.Context, st *store.Companion, in *createPlanInput) (adminPlan, string, error) {
 	if in.Body.RateLimitMultiplier == nil {
 		return adminPlan{}, "", api.Invalid("rate_limit_multiplier", "is missing: 1 is the config's own limits")
 	}
@@ -159,7 +159,7 @@ func createPlan(ctx context.Context, st *store.Store, in *createPlanInput) (admi
 	return planAnswer(st.CreatePlan(ctx, api.Actor(ctx), d, in.Body.Reason))
 }
 
-func changePlan(ctx context.Context, st *store.Store, in *changePlanInput) (adminPlan, string, error) {
+func changePlan(ctx context.Context, st *store.Companion, in *changePlanInput) (adminPlan, string, error) {
 	if err := in.Body.check(); err != nil {
 		return adminPlan{}, "", err
 	}

@@ -16,7 +16,7 @@ import (
 
 // service is what the operations work with.
 type service struct {
-	store func() (*store.Store, error)
+	store func() (*store.Companion, error)
 	// bootstraps reports whether the config makes a caller an admin; lists, whether
 	// a user's id or address stands there.
 	bootstraps func(*quota.Principal) bool
@@ -105,7 +105,7 @@ type answer[T any] struct {
 
 // add registers an operation. f answers the body, and the ETag of what has
 // versions; its errors are the store's, which failure turns into answers.
-func add[I, O any](a huma.API, s *service, op huma.Operation, f func(context.Context, *store.Store, *I) (O, string, error)) {
+func add[I, O any](a huma.API, s *service, op huma.Operation, f func(context.Context, *store.Companion, *I) (O, string, error)) {
 	op = described(op)
 	id := op.OperationID
 	huma.Register(a, op, func(ctx context.Context, in *I) (*answer[O], error) {
@@ -128,7 +128,7 @@ func add[I, O any](a huma.API, s *service, op huma.Operation, f func(context.Con
 
 // export registers an operation that answers T as JSON, or a table. What the store
 // refuses stands in its query.
-func export[T, I any](a huma.API, s *service, op huma.Operation, f func(context.Context, *store.Store, *I) (*huma.StreamResponse, error)) {
+func export[T, I any](a huma.API, s *service, op huma.Operation, f func(context.Context, *store.Companion, *I) (*huma.StreamResponse, error)) {
 	op = api.Exports[T](a, described(op, http.StatusUnprocessableEntity))
 	id := op.OperationID
 	huma.Register(a, op, func(ctx context.Context, in *I) (*huma.StreamResponse, error) {

@@ -27,7 +27,7 @@ type platformStats struct {
 func registerStats(a huma.API, s *service) {
 	add(a, s, huma.Operation{
 		OperationID: "get-stats", Method: http.MethodGet, Path: "/v1/admin/stats", Summary: "How many users there are, and what they pay",
-	}, func(ctx context.Context, st *store.Store, _ *struct{}) (platformStats, string, error) {
+	}, func(ctx context.Context, st *store.Companion, _ *struct{}) (platformStats, string, error) {
 		stats, err := st.Stats(ctx)
 		if err != nil {
 			return platformStats{}, "", err

@@ -67,7 +67,7 @@ func registerUsage(a huma.API, s *service) {
 	}, s.setLevel)
 }
 
-func adjustUsage(ctx context.Context, st *store.Store, in *adjustUsageInput) (usageAdjustment, string, error) {
+func adjustUsage(ctx context.Context, st *store.Companion, in *adjustUsageInput) (usageAdjustment, string, error) {
 	account, err := in.account(ctx, st)
 	if err != nil {
 		return usageAdjustment{}, "", err
@@ -81,7 +81,7 @@ func adjustUsage(ctx context.Context, st *store.Store, in *adjustUsageInput) (us
 	return out, "", err
 }
 
-func (s *service) setLevel(ctx context.Context, st *store.Store, in *setLevelInput) (usageLevel, string, error) {
+func (s *service) setLevel(ctx context.Context, st *store.Companion, in *setLevelInput) (usageLevel, string, error) {
 	account, err := in.account(ctx, st)
 	if err != nil {
 		return usageLevel{}, "", err

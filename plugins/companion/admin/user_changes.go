@@ -94,7 +94,7 @@ func precondition(m api.Match, dryRun bool) store.Precondition {
 	return p
 }
 
-func (s *service) patchUser(ctx context.Context, st *store.Store, in *userPatchInput) (userDetail, string, error) {
+func (s *service) patchUser(ctx context.Context, st *store.Companion, in *userPatchInput) (userDetail, string, error) {
 	p := store.UserPatch{
 		Precondition: precondition(in.Match, false), Status: value(in.Body.Status), Plan: value(in.Body.PlanName),
 		Duration: time.Duration(value(in.Body.DurationDays)) * 24 * time.Hour, Force: in.Body.Force, Reason: value(in.Body.Reason),
@@ -110,7 +110,7 @@ func (s *service) patchUser(ctx context.Context, st *store.Store, in *userPatchI
 	return d, tag, err
 }
 
-func (s *service) deleteUser(ctx context.Context, st *store.Store, in *struct {
+func (s *service) deleteUser(ctx context.Context, st *store.Companion, in *struct {
 	UserPath
 	api.Match
 }) (userRemoved, string, error) {
@@ -118,7 +118,7 @@ func (s *service) deleteUser(ctx context.Context, st *store.Store, in *struct {
 	return removed(r, "User deleted successfully"), "", err
 }
 
-func (s *service) restoreUser(ctx context.Context, st *store.Store, in *reasonInput) (userRemoved, string, error) {
+func (s *service) restoreUser(ctx context.Context, st *store.Companion, in *reasonInput) (userRemoved, string, error) {
 	r, err := st.RestoreUser(ctx, s.actor(ctx), in.ID, store.Restoration{
 		Precondition: precondition(in.Match, false), Reason: in.reason(), Open: s.unseal,
 	})
@@ -139,7 +139,7 @@ func removed(r *store.UserResult, message string) userRemoved {
 	return out
 }
 
-func (s *service) revokeSessions(ctx context.Context, st *store.Store, in *reasonInput) (sessionsRevoked, string, error) {
+func (s *service) revokeSessions(ctx context.Context, st *store.Companion, in *reasonInput) (sessionsRevoked, string, error) {
 	r, err := st.LogOutUser(ctx, s.actor(ctx), in.ID, in.reason(), precondition(in.Match, false))
 	if err != nil {
 		return sessionsRevoked{}, "", err

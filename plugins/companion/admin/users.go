@@ -107,14 +107,14 @@ func registerUsers(a huma.API, s *service) {
 	add(a, s, huma.Operation{
 		OperationID: "get-user", Method: http.MethodGet, Path: "/v1/admin/users/{id}", Summary: "One user, with everything about it",
 		Errors: []int{http.StatusNotFound},
-	}, func(ctx context.Context, st *store.Store, in *UserPath) (userDetail, string, error) {
+	}, func(ctx context.Context, st *store.Companion, in *UserPath) (userDetail, string, error) {
 		return s.detail(ctx, st, in.ID)
 	})
 	registerUserChanges(a, s)
 	registerBulk(a, s)
 }
 
-func (s *service) listUsers(ctx context.Context, st *store.Store, in *userListInput) (adminUserList, string, error) {
+func (s *service) listUsers(ctx context.Context, st *store.Companion, in *userListInput) (adminUserList, string, error) {
 	if in.Cursor != "" && in.Skip > 0 {
 		return adminUserList{}, "", api.InvalidQuery("skip", "cannot be used together with cursor")
 	}
@@ -148,7 +148,7 @@ func (s *service) userOf(u *store.DirectoryUser) adminUser {
 }
 
 // detail is one user and the tag of its version.
-func (s *service) detail(ctx context.Context, st *store.Store, id string) (userDetail, string, error) {
+func (s *service) detail(ctx context.Context, st *store.Companion, id string) (userDetail, string, error) {
 	d, err := st.UserDetail(ctx, id)
 	if err != nil {
 		return userDetail{}, "", err

@@ -36,7 +36,7 @@ func idempotentRequest(ctx context.Context) *store.IdempotentRequest {
 // Idempotent makes the server's POST operations carry a request with an
 // Idempotency-Key out once: who repeats it within 24 hours gets the same answer.
 // Keys belong to the caller. Call it after everything that may refuse a caller.
-func (s *Server) Idempotent(open func() (*store.Store, error)) {
+func (s *Server) Idempotent(open func() (*store.Companion, error)) {
 	s.api.UseMiddleware(func(ctx huma.Context, next func(huma.Context)) {
 		key := ctx.Header("Idempotency-Key")
 		c := caller(ctx.Context())
@@ -57,10 +57,10 @@ type idempotent struct {
 	server *Server
 	op     *huma.Operation
 	next   func(huma.Context)
-	store  *store.Store
+	store  *store.Companion
 }
 
-func (i *idempotent) serve(w http.ResponseWriter, r *http.Request, open func() (*store.Store, error), req store.IdempotentRequest) *Error {
+func (i *idempotent) serve(w http.ResponseWriter, r *http.Request, open func() (*store.Companion, error), req store.IdempotentRequest) *Error {
 	if len(req.Key) > maxIdempotencyKey || !printable(req.Key) {
 		return &Error{
 			Detail: []Problem{{Loc: []any{"header", "Idempotency-Key"}, Msg: "want 1 to 255 printable ASCII characters", Type: "value_error"}},

@@ -20,7 +20,7 @@ import (
 	_ "modernc.org/sqlite" // the driver "sqlite"
 )
 
-func openStore(t *testing.T) *store.Store {
+func openStore(t *testing.T) *store.Companion {
 	t.Helper()
 	db, err := sql.Open("sqlite", store.SQLiteDSN(filepath.Join(t.TempDir(), "quota.db")))
 	if err != nil {
@@ -34,7 +34,7 @@ func openStore(t *testing.T) *store.Store {
 	if err := store.Migrate(t.Context(), db, store.SQLite, "up", io.Discard); err != nil {
 		t.Fatal(err)
 	}
-	return store.New(db, store.Options{Engine: store.SQLite})
+	return store.ForCompanion(store.New(db, store.Options{Engine: store.SQLite}))
 }
 
 type noteInput struct {
@@ -62,7 +62,7 @@ type notes struct {
 	hold   func()
 }
 
-func newNotes(t *testing.T, open func() (*store.Store, error)) *notes {
+func newNotes(t *testing.T, open func() (*store.Companion, error)) *notes {
 	n := &notes{t: t, caller: knownCaller()}
 	n.Server, _ = served(gate.Caller{})
 	n.identify = func(*http.Request) (gate.Caller, error) { return n.caller, nil }
@@ -98,7 +98,7 @@ func (n *notes) post(key, body string) *httptest.ResponseRecorder {
 func TestIdempotencyKeys(t *testing.T) {
 	t.Parallel()
 	s := openStore(t)
-	n := newNotes(t, func() (*store.Store, error) { return s, nil })
+	n := newNotes(t, func() (*store.Companion, error) { return s, nil })
 	first := n.post("k", `{"text":"x"}`)
 	again := n.post("k", `{"text":"x"}`)
 	if first.Code != 201 || again.Code != 201 || first.Body.String() != again.Body.String() || n.made != 1 ||
@@ -143,7 +143,7 @@ func TestIdempotencyKeys(t *testing.T) {
 func TestIdempotencyKeyInFlight(t *testing.T) {
 	t.Parallel()
 	s := openStore(t)
-	n := newNotes(t, func() (*store.Store, error) { return s, nil })
+	n := newNotes(t, func() (*store.Companion, error) { return s, nil })
 	began, release := make(chan struct{}), make(chan struct{})
 	n.hold = func() { close(began); <-release }
 	done := make(chan *httptest.ResponseRecorder)
@@ -160,7 +160,7 @@ func TestIdempotencyKeyInFlight(t *testing.T) {
 
 func TestIdempotencyKeysWhileTheRecordsAreDown(t *testing.T) {
 	t.Parallel()
-	n := newNotes(t, func() (*store.Store, error) { return nil, errors.New("down") })
+	n := newNotes(t, func() (*store.Companion, error) { return nil, errors.New("down") })
 	if w := n.post("k", `{"text":"x"}`); w.Code != 503 || n.made != 0 {
 		t.Errorf("%d %s, made %d", w.Code, w.Body, n.made)
 	}

@@ -11,7 +11,7 @@ import (
 // paid is the account's subscription that goes on, as the provider has it: the
 // one that gives the plan, else any. It is read first, so that nobody acts on
 // what has changed meanwhile.
-func (d *desk) paid(ctx context.Context, st *store.Store, account quota.Subject) (*Subscription, error) {
+func (d *desk) paid(ctx context.Context, st *store.Companion, account quota.Subject) (*Subscription, error) {
 	customer, err := d.customerOf(ctx, st, account)
 	if err != nil {
 		return nil, err
@@ -38,7 +38,7 @@ func (d *desk) paid(ctx context.Context, st *store.Store, account quota.Subject)
 
 // planChange says what a change would be: at once if more is bought, at the
 // period's end if less.
-func (d *desk) planChange(ctx context.Context, st *store.Store, account quota.Subject, o order) (*PlanChange, error) {
+func (d *desk) planChange(ctx context.Context, st *store.Companion, account quota.Subject, o order) (*PlanChange, error) {
 	sub, err := d.paid(ctx, st, account)
 	if err != nil {
 		return nil, err
@@ -76,7 +76,7 @@ func (d *desk) planChange(ctx context.Context, st *store.Store, account quota.Su
 }
 
 // preview says what a change would cost, and from when it would hold.
-func (d *desk) preview(ctx context.Context, st *store.Store, account quota.Subject, o order) (Preview, error) {
+func (d *desk) preview(ctx context.Context, st *store.Companion, account quota.Subject, o order) (Preview, error) {
 	ch, err := d.planChange(ctx, st, account, o)
 	if err != nil {
 		return Preview{}, err
@@ -98,7 +98,7 @@ func toTheEnd(ctx context.Context) (context.Context, context.CancelFunc) {
 }
 
 // change carries a change of plan out, and reads what came of it.
-func (d *desk) change(ctx context.Context, st *store.Store, account quota.Subject, o order) error {
+func (d *desk) change(ctx context.Context, st *store.Companion, account quota.Subject, o order) error {
 	ctx, cancel := toTheEnd(ctx)
 	defer cancel()
 	ch, err := d.planChange(ctx, st, account, o)
@@ -113,7 +113,7 @@ func (d *desk) change(ctx context.Context, st *store.Store, account quota.Subjec
 }
 
 // end cancels or resumes, and reads what came of it.
-func (d *desk) end(ctx context.Context, st *store.Store, account quota.Subject, when When) error {
+func (d *desk) end(ctx context.Context, st *store.Companion, account quota.Subject, when When) error {
 	ctx, cancel := toTheEnd(ctx)
 	defer cancel()
 	sub, err := d.paid(ctx, st, account)

@@ -50,7 +50,7 @@ type offer struct {
 
 // offer finds the price that sells a plan. What the config says of a plan goes
 // before the records, for months: it is the price that the operator has just set.
-func (d *desk) offer(ctx context.Context, st *store.Store, o order) (*offer, error) {
+func (d *desk) offer(ctx context.Context, st *store.Companion, o order) (*offer, error) {
 	plan, err := st.PlanByName(ctx, o.plan)
 	if errors.Is(err, store.ErrPlanNotFound) {
 		return nil, errNoSuchPlan
@@ -95,7 +95,7 @@ func idempotencyKey(parts ...string) string {
 }
 
 // customerOf is the account's customer at the provider; errNoCustomer.
-func (d *desk) customerOf(ctx context.Context, st *store.Store, account quota.Subject) (string, error) {
+func (d *desk) customerOf(ctx context.Context, st *store.Companion, account quota.Subject) (string, error) {
 	known, err := st.BillingAccount(ctx, account)
 	if err == nil && known.Customer == "" {
 		err = errNoCustomer
@@ -109,7 +109,7 @@ func (d *desk) customerOf(ctx context.Context, st *store.Store, account quota.Su
 // customer is the account's customer at the provider, made if there is none. Two
 // requests at once make one: the provider answers the same key alike, and of two
 // that are written the first stays.
-func (d *desk) customer(ctx context.Context, st *store.Store, b buyer) (string, error) {
+func (d *desk) customer(ctx context.Context, st *store.Companion, b buyer) (string, error) {
 	known, err := st.BillingAccount(ctx, b.account)
 	if err != nil || known.Customer != "" {
 		return known.Customer, err
@@ -134,7 +134,7 @@ func (d *desk) newCustomer(ctx context.Context, b buyer, known *store.BillingAcc
 
 // replaced is the account's new customer where somebody has deleted the old one
 // at the provider, who would refuse it for good; empty: nobody has.
-func (d *desk) replaced(ctx context.Context, st *store.Store, b buyer, old string) (string, error) {
+func (d *desk) replaced(ctx context.Context, st *store.Companion, b buyer, old string) (string, error) {
 	deleted, err := d.provider.CustomerDeleted(ctx, old)
 	if err != nil || !deleted {
 		return "", err
@@ -157,7 +157,7 @@ const checkoutAttempts = 4
 // checkout opens a page on which the account pays for what it orders. A page
 // that is open for the same order is answered again; one for another order is
 // closed first, so that nobody pays twice.
-func (d *desk) checkout(ctx context.Context, st *store.Store, b buyer, o order) (*store.CheckoutSession, error) {
+func (d *desk) checkout(ctx context.Context, st *store.Companion, b buyer, o order) (*store.CheckoutSession, error) {
 	of, err := d.offer(ctx, st, o)
 	if err != nil {
 		return nil, err
@@ -197,7 +197,7 @@ var errPageOver = errors.New("the page that was open is over")
 const leastTime = 5 * time.Minute
 
 // page opens a page, or answers the one that is open already.
-func (d *desk) page(ctx context.Context, st *store.Store, b buyer, customer string, of *offer) (*store.CheckoutSession, error) {
+func (d *desk) page(ctx context.Context, st *store.Companion, b buyer, customer string, of *offer) (*store.CheckoutSession, error) {
 	known, err := st.BillingAccount(ctx, b.account)
 	if err != nil {
 		return nil, err
@@ -231,7 +231,7 @@ func (d *desk) page(ctx context.Context, st *store.Store, b buyer, customer stri
 
 // closePage closes a page that nobody is to pay on any more. errPageOver: it may
 // just have been paid, so that the customer is to be read again.
-func (d *desk) closePage(ctx context.Context, st *store.Store, id string) error {
+func (d *desk) closePage(ctx context.Context, st *store.Companion, id string) error {
 	err := d.provider.CloseCheckout(ctx, id)
 	over := errors.Is(err, ErrRefused) || errors.Is(err, ErrNotFound)
 	if err != nil && !over {
@@ -249,7 +249,7 @@ func (d *desk) closePage(ctx context.Context, st *store.Store, id string) error 
 // openPage opens a page after the one that was the account's last. Where another
 // request has opened one meanwhile, this one is closed again.
 func (d *desk) openPage(
-	ctx context.Context, st *store.Store, session *store.CheckoutSession, customer string, of *offer, after string,
+	ctx context.Context, st *store.Companion, session *store.CheckoutSession, customer string, of *offer, after string,
 ) (*store.CheckoutSession, error) {
 	n := NewCheckout{
 		Customer: customer, Account: string(session.Account), Price: of.price, Quantity: of.quantity, TrialDays: session.TrialDays,
@@ -285,7 +285,7 @@ func goesOn(subs []Subscription) *Subscription {
 }
 
 // portal opens the page on which the account manages what it has.
-func (d *desk) portal(ctx context.Context, st *store.Store, account quota.Subject) (string, error) {
+func (d *desk) portal(ctx context.Context, st *store.Companion, account quota.Subject) (string, error) {
 	customer, err := d.customerOf(ctx, st, account)
 	if err != nil {
 		return "", err
@@ -303,7 +303,7 @@ func (d *desk) portal(ctx context.Context, st *store.Store, account quota.Subjec
 
 // sync reads the account's customer now. A session, where it is named, must be
 // the account's own: whoever comes back to the wrong account is told.
-func (d *desk) sync(ctx context.Context, st *store.Store, account quota.Subject, session string) error {
+func (d *desk) sync(ctx context.Context, st *store.Companion, account quota.Subject, session string) error {
 	if session != "" {
 		own, err := st.HasCheckout(ctx, account, session)
 		if err != nil {

@@ -62,7 +62,7 @@ func (c *Comparison) add(d Drift) {
 }
 
 // compareAll compares everything, and has what differs read again.
-func (d *desk) compareAll(ctx context.Context, st *store.Store, _ *store.BillingMark, _ time.Time) (any, error) {
+func (d *desk) compareAll(ctx context.Context, st *store.Companion, _ *store.BillingMark, _ time.Time) (any, error) {
 	c, err := d.compare(ctx, st, func(x Drift) error { return st.RequestSync(ctx, x.Customer, "drift") })
 	if err != nil {
 		return nil, err
@@ -76,7 +76,7 @@ func (d *desk) compareAll(ctx context.Context, st *store.Store, _ *store.Billing
 
 // compare looks at every subscription here and there, and calls each for what
 // differs. What was read meanwhile, or waits to be, differs for a good reason.
-func (d *desk) compare(ctx context.Context, st *store.Store, each func(Drift) error) (*Comparison, error) {
+func (d *desk) compare(ctx context.Context, st *store.Companion, each func(Drift) error) (*Comparison, error) {
 	begun, err := st.Clock(ctx)
 	if err != nil {
 		return nil, err
@@ -130,7 +130,7 @@ type comparing struct {
 }
 
 // know finds out whose customer it is.
-func (c *comparing) know(ctx context.Context, st *store.Store, customer string) error {
+func (c *comparing) know(ctx context.Context, st *store.Companion, customer string) error {
 	if _, known := c.accounts[customer]; known {
 		return nil
 	}
@@ -198,7 +198,7 @@ func differing(there *Subscription, here *store.StoredSubscription, planOf func(
 }
 
 // LastComparison is what the last full comparison found; at is zero if there was none.
-func LastComparison(ctx context.Context, st *store.Store) (at time.Time, c Comparison, err error) {
+func LastComparison(ctx context.Context, st *store.Companion) (at time.Time, c Comparison, err error) {
 	c = *newComparison()
 	mark, err := st.BillingMark(ctx, markCompared)
 	if err != nil || mark == nil {

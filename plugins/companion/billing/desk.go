@@ -17,7 +17,7 @@ import (
 // provider and writes what it finds. It is safe for concurrent use, also by
 // several processes over the same records.
 type desk struct {
-	store    func() (*store.Store, error)
+	store    func() (*store.Companion, error)
 	provider Provider
 	settings Settings
 	now      func() time.Time
@@ -30,7 +30,7 @@ type desk struct {
 	wake chan struct{}
 }
 
-func newDesk(open func() (*store.Store, error), p Provider, s Settings, now func() time.Time, log *zap.Logger) *desk {
+func newDesk(open func() (*store.Companion, error), p Provider, s Settings, now func() time.Time, log *zap.Logger) *desk {
 	return &desk{
 		store: open, provider: p, settings: s, now: now, log: log,
 		holder: "billing-" + uuid.NewString(), lease: jobsLease, wake: make(chan struct{}, 1),
@@ -196,7 +196,7 @@ func (d *desk) syncNow(ctx context.Context, customer, reason string) ([]Subscrip
 }
 
 // apply writes what a read found, and says what came of it.
-func (d *desk) apply(ctx context.Context, st *store.Store, job store.SyncJob, read reading) error {
+func (d *desk) apply(ctx context.Context, st *store.Companion, job store.SyncJob, read reading) error {
 	r, err := st.ApplySync(ctx, job, d.truth(read))
 	if err != nil {
 		return err
@@ -228,7 +228,7 @@ func (d *desk) apply(ctx context.Context, st *store.Store, job store.SyncJob, re
 
 // endPaid ends what a deleted user pays for, and could yet pay for, and has the
 // customer read once more.
-func (d *desk) endPaid(ctx context.Context, st *store.Store, account quota.Subject, customer string, subs []Subscription) error {
+func (d *desk) endPaid(ctx context.Context, st *store.Companion, account quota.Subject, customer string, subs []Subscription) error {
 	again := func(err error) error { // though everything was written
 		return errors.Join(fmt.Errorf("ending what a deleted user pays for: %w", err), st.RequestSync(ctx, customer, "user deleted"))
 	}

@@ -33,7 +33,7 @@ func newShop(t *testing.T) *shop {
 	opened, closeDB := w.open(t, template(t))
 	t.Cleanup(closeDB)
 	p := w.provider(ctx, t)
-	return &shop{t, w, opened, billing.NewDesk(opened.Store, p, settings(), w.now, zap.NewNop()), p}
+	return &shop{t, w, opened, billing.NewDesk(opened.Companion, p, settings(), w.now, zap.NewNop()), p}
 }
 
 func (s *shop) ok(err error) {

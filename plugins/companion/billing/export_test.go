@@ -15,8 +15,8 @@ import (
 type Desk struct{ d *desk }
 
 // NewDesk is what a process would have.
-func NewDesk(st *store.Store, p Provider, s Settings, now func() time.Time, log *zap.Logger) Desk {
-	return Desk{newDesk(func() (*store.Store, error) { return st, nil }, p, s, now, log)}
+func NewDesk(st *store.Companion, p Provider, s Settings, now func() time.Time, log *zap.Logger) Desk {
+	return Desk{newDesk(func() (*store.Companion, error) { return st, nil }, p, s, now, log)}
 }
 
 // Open is Start without the work beside the requests.

@@ -40,7 +40,7 @@ func (h *hooked) ChangePlan(ctx context.Context, c billing.PlanChange) error {
 // beside is another process of the shop's, whose calls the test is told of.
 func (s *shop) beside(h *hooked) billing.Desk {
 	h.Provider = s.provider
-	return billing.NewDesk(s.Store, h, settings(), s.now, zap.NewNop())
+	return billing.NewDesk(s.Companion, h, settings(), s.now, zap.NewNop())
 }
 
 // together makes the first n callers wait for each other; who comes later passes.

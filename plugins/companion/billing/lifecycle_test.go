@@ -234,7 +234,7 @@ func (l *life) trouble() {
 		late, err := l.chaotic.Killed(l.ctx)
 		l.ok(err)
 		l.zombies = append(l.zombies, late)
-		l.chaotic.Desk = billing.NewDesk(l.chaotic.Store, l.provider, settings(), l.w.now, zap.NewNop())
+		l.chaotic.Desk = billing.NewDesk(l.chaotic.Companion, l.provider, settings(), l.w.now, zap.NewNop())
 	case 5:
 		if z := len(l.zombies); z > 0 {
 			i := rapid.IntRange(0, z-1).Draw(l.T, "zombie")
@@ -248,7 +248,7 @@ func (l *life) trouble() {
 	case 8: // killed before it has read anything
 		_, err := l.chaotic.Die(l.ctx)
 		l.ok(err)
-		l.chaotic.Desk = billing.NewDesk(l.chaotic.Store, l.provider, settings(), l.w.now, zap.NewNop())
+		l.chaotic.Desk = billing.NewDesk(l.chaotic.Companion, l.provider, settings(), l.w.now, zap.NewNop())
 	}
 }
 
@@ -345,7 +345,7 @@ func onPostgres(t *testing.T) opener {
 		if err := store.Migrate(t.Context(), db, store.Postgres, "up", io.Discard); err != nil {
 			t.Fatal(err)
 		}
-		return &records{store.New(db, store.Options{Engine: store.Postgres, Now: w.now}), db}, func() {}
+		return &records{store.ForCompanion(store.New(db, store.Options{Engine: store.Postgres, Now: w.now})), db}, func() {}
 	}
 }
 
@@ -360,7 +360,7 @@ func lifecycle(t *testing.T, open opener, seen func(event string)) func(*rapid.T
 		for _, f := range []*follower{&l.orderly, &l.chaotic, &l.late} {
 			opened, closeDB := open(t, w)
 			defer closeDB()
-			*f = follower{opened, billing.NewDesk(opened.Store, l.provider, settings(), w.now, zap.NewNop())}
+			*f = follower{opened, billing.NewDesk(opened.Companion, l.provider, settings(), w.now, zap.NewNop())}
 		}
 		for range rapid.IntRange(3, 16).Draw(r, "length") {
 			l.act()
@@ -433,7 +433,7 @@ func TestALifeUnderTheRaceDetector(t *testing.T) {
 	p := w.provider(ctx, t)
 	opened, closeDB := w.open(t, template(t))
 	defer closeDB()
-	desk := func() billing.Desk { return billing.NewDesk(opened.Store, p, settings(), w.now, zap.NewNop()) }
+	desk := func() billing.Desk { return billing.NewDesk(opened.Companion, p, settings(), w.now, zap.NewNop()) }
 	s, err := desk().Checkout(ctx, ann, "pro", "month")
 	if err != nil {
 		t.Fatal(err)

@@ -41,7 +41,7 @@ func TestUnknownPrice(t *testing.T) {
 	t.Parallel()
 	s := newShop(t)
 	core, logs := observer.New(zap.ErrorLevel)
-	s.Desk = billing.NewDesk(s.Store, s.provider, settings(), s.now, zap.New(core))
+	s.Desk = billing.NewDesk(s.Companion, s.provider, settings(), s.now, zap.New(core))
 	s.buy("pro")
 	sub := s.current()
 	move := func(key string) {

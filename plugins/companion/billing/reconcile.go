@@ -60,7 +60,7 @@ func (d *desk) tick(ctx context.Context) error {
 		for _, job := range []struct {
 			mark  string
 			every time.Duration
-			do    func(context.Context, *store.Store, *store.BillingMark, time.Time) (any, error)
+			do    func(context.Context, *store.Companion, *store.BillingMark, time.Time) (any, error)
 		}{
 			{markListed, listEvery, d.listEvents},
 			{markOverdue, overdueEvery, d.queueOverdue},
@@ -75,7 +75,7 @@ func (d *desk) tick(ctx context.Context) error {
 
 // observe shows in the metrics how billing stands. Every process does, whoever
 // has done the jobs.
-func (d *desk) observe(ctx context.Context, st *store.Store) error {
+func (d *desk) observe(ctx context.Context, st *store.Companion) error {
 	h, err := st.BillingHealth(ctx)
 	if err != nil {
 		return err
@@ -105,7 +105,7 @@ var errLeaseLost = errors.New("the lease of billing's jobs was lost")
 
 // underLease runs f if no other process holds the lease, and for as long as this
 // one does: a job may take longer than the lease.
-func (d *desk) underLease(ctx context.Context, st *store.Store, f func(context.Context) error) error {
+func (d *desk) underLease(ctx context.Context, st *store.Companion, f func(context.Context) error) error {
 	held, err := st.TakeLease(ctx, leaseOfJobs, d.holder, d.lease)
 	if err != nil || !held {
 		return err
@@ -138,8 +138,8 @@ func (d *desk) underLease(ctx context.Context, st *store.Store, f func(context.C
 
 // ifDue does a job if its mark is old enough, and moves the mark to when it
 // began: what happens while it runs is for the next time.
-func (d *desk) ifDue(ctx context.Context, st *store.Store, name string, every time.Duration,
-	do func(context.Context, *store.Store, *store.BillingMark, time.Time) (any, error)) error {
+func (d *desk) ifDue(ctx context.Context, st *store.Companion, name string, every time.Duration,
+	do func(context.Context, *store.Companion, *store.BillingMark, time.Time) (any, error)) error {
 	now, err := st.Clock(ctx)
 	if err != nil {
 		return err
@@ -171,7 +171,7 @@ type listed struct {
 
 // listEvents asks for the events since the newest that was listed before, whether
 // they came or not.
-func (d *desk) listEvents(ctx context.Context, _ *store.Store, mark *store.BillingMark, now time.Time) (any, error) {
+func (d *desk) listEvents(ctx context.Context, _ *store.Companion, mark *store.BillingMark, now time.Time) (any, error) {
 	var l listed
 	if mark != nil {
 		if err := json.Unmarshal(mark.Details, &l); err != nil {
@@ -204,7 +204,7 @@ func (d *desk) listEvents(ctx context.Context, _ *store.Store, mark *store.Billi
 }
 
 // queueOverdue queues whom a renewal should have been heard of.
-func (d *desk) queueOverdue(ctx context.Context, st *store.Store, _ *store.BillingMark, _ time.Time) (any, error) {
+func (d *desk) queueOverdue(ctx context.Context, st *store.Companion, _ *store.BillingMark, _ time.Time) (any, error) {
 	n, err := st.Overdue(ctx, overdueUnread, overdueBatch)
 	if err != nil {
 		return nil, err

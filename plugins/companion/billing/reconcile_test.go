@@ -66,7 +66,7 @@ func TestDriftIsFoundAndMended(t *testing.T) {
 		if err := s.Tick(t.Context()); err == nil || !strings.Contains(err.Error(), "listing events") {
 			t.Errorf("without the list of events: %v", err)
 		}
-		_, c, err := billing.LastComparison(t.Context(), s.Store)
+		_, c, err := billing.LastComparison(t.Context(), s.Companion)
 		s.ok(err)
 		return c
 	}
@@ -191,7 +191,7 @@ func TestJobsEndWithTheirLease(t *testing.T) {
 	t.Parallel()
 	s := newShop(t)
 	p := &hanging{s.provider, make(chan struct{})}
-	s.Desk = billing.NewDesk(s.Store, p, settings(), s.now, zap.NewNop())
+	s.Desk = billing.NewDesk(s.Companion, p, settings(), s.now, zap.NewNop())
 	s.LeaseFor(20 * time.Millisecond)
 	ended := make(chan error, 1)
 	go func() { ended <- s.Tick(t.Context()) }()

@@ -21,7 +21,7 @@ type Service struct {
 	guest Guest
 	// home is where pages lead that the guest's settings say nothing of.
 	home string
-	open func() (*store.Store, error)
+	open func() (*store.Companion, error)
 	log  *zap.Logger
 
 	desk  atomic.Pointer[desk] // nil until it is started
@@ -33,7 +33,7 @@ type Service struct {
 // NewService is billing by a guest, over records that are opened when they are
 // first needed. home is where its pages lead back to where the guest does not say.
 // It does nothing before Start.
-func NewService(g Guest, home string, open func() (*store.Store, error), log *zap.Logger) *Service {
+func NewService(g Guest, home string, open func() (*store.Companion, error), log *zap.Logger) *Service {
 	return &Service{guest: g, home: home, open: open, log: log}
 }
 
@@ -150,7 +150,7 @@ func RefusalOf(err error) Refusal {
 var errNotStarted = errors.New("billing is not started yet")
 
 // do runs a request of a user and counts what became of it.
-func (s *Service) do(ctx context.Context, account quota.Subject, operation string, f func(*desk, *store.Store) error) error {
+func (s *Service) do(ctx context.Context, account quota.Subject, operation string, f func(*desk, *store.Companion) error) error {
 	err := s.inTurn(ctx, account, f)
 	outcome := string(RefusalOf(err))
 	switch {
@@ -163,7 +163,7 @@ func (s *Service) do(ctx context.Context, account quota.Subject, operation strin
 	return err
 }
 
-func (s *Service) inTurn(ctx context.Context, account quota.Subject, f func(*desk, *store.Store) error) error {
+func (s *Service) inTurn(ctx context.Context, account quota.Subject, f func(*desk, *store.Companion) error) error {
 	d := s.desk.Load()
 	if d == nil {
 		return errNotStarted
@@ -183,7 +183,7 @@ func (s *Service) inTurn(ctx context.Context, account quota.Subject, f func(*des
 // Checkout opens a page on which the buyer pays for a plan, or answers the one
 // that is open already.
 func (s *Service) Checkout(ctx context.Context, b Buyer, o Order) (page *store.CheckoutSession, err error) {
-	err = s.do(ctx, b.Account, "checkout", func(d *desk, st *store.Store) error {
+	err = s.do(ctx, b.Account, "checkout", func(d *desk, st *store.Companion) error {
 		page, err = d.checkout(ctx, st, buyer{account: b.Account, user: b.User, email: b.Email}, o.order())
 		return err
 	})
@@ -192,7 +192,7 @@ func (s *Service) Checkout(ctx context.Context, b Buyer, o Order) (page *store.C
 
 // Portal opens the page on which the account manages what it has.
 func (s *Service) Portal(ctx context.Context, account quota.Subject) (address string, err error) {
-	err = s.do(ctx, account, "portal", func(d *desk, st *store.Store) error {
+	err = s.do(ctx, account, "portal", func(d *desk, st *store.Companion) error {
 		address, err = d.portal(ctx, st, account)
 		return err
 	})
@@ -202,12 +202,12 @@ func (s *Service) Portal(ctx context.Context, account quota.Subject) (address st
 // Sync reads what the account has from the provider now. A checkout session may
 // be named, and is then the account's own, or the request is refused.
 func (s *Service) Sync(ctx context.Context, account quota.Subject, session string) error {
-	return s.do(ctx, account, "sync", func(d *desk, st *store.Store) error { return d.sync(ctx, st, account, session) })
+	return s.do(ctx, account, "sync", func(d *desk, st *store.Companion) error { return d.sync(ctx, st, account, session) })
 }
 
 // Preview says what Change would cost.
 func (s *Service) Preview(ctx context.Context, account quota.Subject, o Order) (p Preview, err error) {
-	err = s.do(ctx, account, "preview", func(d *desk, st *store.Store) error {
+	err = s.do(ctx, account, "preview", func(d *desk, st *store.Companion) error {
 		p, err = d.preview(ctx, st, account, o.order())
 		return err
 	})
@@ -217,7 +217,7 @@ func (s *Service) Preview(ctx context.Context, account quota.Subject, o Order) (
 // Change moves the account to another plan: at once if that is more, when the
 // period ends if it is less.
 func (s *Service) Change(ctx context.Context, account quota.Subject, o Order) error {
-	return s.do(ctx, account, "change", func(d *desk, st *store.Store) error { return d.change(ctx, st, account, o.order()) })
+	return s.do(ctx, account, "change", func(d *desk, st *store.Companion) error { return d.change(ctx, st, account, o.order()) })
 }
 
 // End cancels at a moment, or takes back what is pending.
@@ -226,7 +226,7 @@ func (s *Service) End(ctx context.Context, account quota.Subject, when When) err
 	if when == Never {
 		operation = "resume"
 	}
-	return s.do(ctx, account, operation, func(d *desk, st *store.Store) error { return d.end(ctx, st, account, when) })
+	return s.do(ctx, account, operation, func(d *desk, st *store.Companion) error { return d.end(ctx, st, account, when) })
 }
 
 // Nudge has the worker look at what was queued.

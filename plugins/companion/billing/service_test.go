@@ -33,7 +33,7 @@ func (s *shop) guest() guest {
 func TestServiceWorksAndStops(t *testing.T) {
 	t.Parallel()
 	s := newShop(t)
-	sv := billing.NewService(s.guest(), "", func() (*store.Store, error) { return s.Store, nil }, zap.NewNop())
+	sv := billing.NewService(s.guest(), "", func() (*store.Companion, error) { return s.Companion, nil }, zap.NewNop())
 	if status := sv.Receive(t.Context(), nil, ""); status != http.StatusServiceUnavailable {
 		t.Errorf("before it was started: %d", status)
 	}
@@ -80,7 +80,7 @@ func TestPeriodsOfProviderAndQuotas(t *testing.T) {
 		opened, closeDB := w.open(t, empty)
 		defer closeDB()
 		p := w.provider(ctx, t)
-		desk := billing.NewDesk(opened.Store, p, settings(), w.now, zap.NewNop())
+		desk := billing.NewDesk(opened.Companion, p, settings(), w.now, zap.NewNop())
 		must := func(err error) {
 			if err != nil {
 				r.Fatal(err)

@@ -40,7 +40,7 @@ func TestOneRequestOfAnAccountAtATime(t *testing.T) {
 		<-goOn
 		now.Add(-1)
 	}}
-	sv := billing.NewService(counted{s.guest(), h}, "", func() (*store.Store, error) { return s.Store, nil }, zap.NewNop())
+	sv := billing.NewService(counted{s.guest(), h}, "", func() (*store.Companion, error) { return s.Companion, nil }, zap.NewNop())
 	for account, customer := range map[quota.Subject]string{ann: "cus_ann", "user:bob": "cus_bob"} {
 		_, err := s.SetCustomer(t.Context(), account, customer)
 		s.ok(err)

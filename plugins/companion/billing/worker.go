@@ -79,7 +79,7 @@ func leaseTime(attempts int64) time.Duration {
 // work carries out one job. If it is killed at any point, the lease runs out and
 // the customer is read again: until the last transaction nothing was written, and
 // after it nothing is left to do.
-func (d *desk) work(ctx context.Context, st *store.Store, job store.SyncJob) {
+func (d *desk) work(ctx context.Context, st *store.Companion, job store.SyncJob) {
 	err := d.read(ctx, st, job)
 	switch {
 	case err == nil:
@@ -95,7 +95,7 @@ var errManyDied = errors.New("whoever was to read the customer did not come to a
 
 // read reads the customer of a job and writes what it finds. A panic is an error
 // like any other: the process also serves everybody else.
-func (d *desk) read(ctx context.Context, st *store.Store, job store.SyncJob) (err error) {
+func (d *desk) read(ctx context.Context, st *store.Companion, job store.SyncJob) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
 			err = fmt.Errorf("reading a customer panicked: %v\n%s", p, debug.Stack())
@@ -125,7 +125,7 @@ func (d *desk) read(ctx context.Context, st *store.Store, job store.SyncJob) (er
 const giveBackTime = 5 * time.Second
 
 // giveBack lets others read the customer at once: this process stops.
-func (d *desk) giveBack(ctx context.Context, st *store.Store, job store.SyncJob) {
+func (d *desk) giveBack(ctx context.Context, st *store.Companion, job store.SyncJob) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), giveBackTime)
 	defer cancel()
 	if err := st.ReturnSync(ctx, job); err != nil {
@@ -134,7 +134,7 @@ func (d *desk) giveBack(ctx context.Context, st *store.Store, job store.SyncJob)
 }
 
 // putOff has the customer be read later, or gives it up.
-func (d *desk) putOff(ctx context.Context, st *store.Store, job store.SyncJob, err error) {
+func (d *desk) putOff(ctx context.Context, st *store.Companion, job store.SyncJob, err error) {
 	f := failure(err, job.Attempts)
 	fields := []zap.Field{zap.String("customer", job.Customer), zap.Int64("attempt", job.Attempts+1), zap.Error(err)}
 	if f.Dead {

@@ -135,7 +135,7 @@ func (w *world) delete(path string) error {
 
 // records is a store with a clock of the test's.
 type records struct {
-	*store.Store
+	*store.Companion
 	db *sql.DB
 }
 
@@ -188,7 +188,7 @@ func (w *world) open(t testing.TB, template []byte) (*records, func()) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &records{store.New(db, store.Options{Engine: store.SQLite, Now: w.now}), db}, func() {
+	return &records{store.ForCompanion(store.New(db, store.Options{Engine: store.SQLite, Now: w.now})), db}, func() {
 		if err := db.Close(); err != nil {
 			t.Error(err)
 		}

@@ -18,7 +18,7 @@ import (
 
 // service is what the operations work with.
 type service struct {
-	store   func() (*store.Store, error)
+	store   func() (*store.Companion, error)
 	billing *billing.Service
 	log     *zap.Logger
 }

@@ -1,0 +1,269 @@
+package store
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/quotagate/quotagate/caddymodule/quota"
+	"github.com/quotagate/quotagate/caddymodule/store/column"
+	"github.com/quotagate/quotagate/caddymodule/store/sqlgen"
+)
+
+// Grant gives an account a plan by hand.
+type Grant struct {
+	// Plan is the plan's name.
+	Plan string
+	// Duration is how long the account has it; 0: without end, for a trial the
+	// plan's trial_days.
+	Duration time.Duration
+	// Trial makes it a trial.
+	Trial bool
+	// AtOnce makes Downgrade take effect now rather than at the period's end.
+	AtOnce bool
+	// Force changes a subscription that Stripe manages.
+	Force      bool
+	By, Reason string
+}
+
+// maxDuration bounds grants: times beyond the year 9999 do not sort as text.
+const maxDuration = 100 * 366 * 24 * time.Hour
+
+// Upgrade gives the account the plan at once, in place of the subscription that
+// it has. What was used stays used, and billing periods go on from the same
+// anchor. Answers: ErrPlanNotFound, ErrPlanInactive, ErrStripeManaged, *InvalidError.
+func (s *Companion) Upgrade(ctx context.Context, account quota.Subject, g Grant) (*Subscription, error) {
+	sub, err := s.change(ctx, account, g, func(ctx context.Context, q *sqlgen.Queries, c *granting) error {
+		return c.replace(ctx, q)
+	})
+	if err != nil {
+		return nil, fmt.Errorf("upgrading: %w", err)
+	}
+	return sub, nil
+}
+
+// Downgrade gives the account the plan when its current period ends, for
+// g.Duration from then on; at once if there is no end to wait for or g.AtOnce
+// says so. Answers as Upgrade does.
+func (s *Companion) Downgrade(ctx context.Context, account quota.Subject, g Grant) (*Subscription, error) {
+	sub, err := s.change(ctx, account, g, func(ctx context.Context, q *sqlgen.Queries, c *granting) error {
+		if g.AtOnce || c.periodEnd().IsZero() {
+			return c.replace(ctx, q)
+		}
+		return c.schedule(ctx, q)
+	})
+	if err != nil {
+		return nil, fmt.Errorf("downgrading: %w", err)
+	}
+	return sub, nil
+}
+
+// granting is one change of a subscription, within its transaction.
+type granting struct {
+	account quota.Subject
+	grant   Grant
+	now     column.Time
+	plan    *sqlgen.SubscriptionPlan
+	row     *sqlgen.Subscription // nil: none
+	old     standing
+}
+
+// change locks the account, looks at what it has, lets act change it, and
+// returns what it has then.
+func (s *Companion) change(ctx context.Context, account quota.Subject, g Grant,
+	act func(context.Context, *sqlgen.Queries, *granting) error) (*Subscription, error) {
+	if err := checkAccount(account); err != nil {
+		return nil, err
+	}
+	if g.Duration < 0 || g.Duration > maxDuration {
+		return nil, invalid("duration", "%s is outside 0..%s", g.Duration, maxDuration)
+	}
+	var sub *Subscription
+	err := s.write(ctx, func(q *sqlgen.Queries) (err error) {
+		sub, err = s.changeIn(ctx, q, account, g, act)
+		return err
+	})
+	return sub, err
+}
+
+// changeIn is change within a transaction.
+func (s *Companion) changeIn(ctx context.Context, q *sqlgen.Queries, account quota.Subject, g Grant,
+	act func(context.Context, *sqlgen.Queries, *granting) error) (*Subscription, error) {
+	c := &granting{account: account, grant: g, now: column.At(s.now())}
+	if err := s.lockAccount(ctx, q, c); err != nil {
+		return nil, err
+	}
+	catalogue, err := s.loadCatalogue(ctx, q)
+	if err != nil {
+		return nil, err
+	}
+	switch c.plan = catalogue.byName(g.Plan); {
+	case c.plan == nil:
+		return nil, fmt.Errorf("%w: %q", ErrPlanNotFound, g.Plan)
+	case !c.plan.IsActive:
+		return nil, fmt.Errorf("%w: %q", ErrPlanInactive, g.Plan)
+	}
+	if err := act(ctx, q, c); err != nil {
+		return nil, err
+	}
+	st, err := s.accountState(ctx, q, account)
+	if err != nil {
+		return nil, err
+	}
+	return st.Subscription, nil
+}
+
+// lockAccount makes concurrent changes of the account queue, and reads its
+// subscription as the one before left it.
+func (s *Companion) lockAccount(ctx context.Context, q *sqlgen.Queries, c *granting) error {
+	p := sqlgen.LockAccountParams{ID: c.account.ID(), Kind: c.account.Kind(), FirstSeenAt: c.now}
+	if err := q.LockAccount(ctx, p); err != nil {
+		return fmt.Errorf("locking account: %w", err)
+	}
+	row, err := s.currentRow(ctx, q, c.account)
+	if err != nil {
+		return err
+	}
+	c.row, c.old = row, judge(row, c.now.Time, s.grace)
+	if row != nil && row.Source == sourceStripe && c.old.running && !c.grant.Force {
+		return ErrStripeManaged
+	}
+	return nil
+}
+
+// replace ends the current subscription and starts the new one now.
+func (c *granting) replace(ctx context.Context, q *sqlgen.Queries) error {
+	id, err := newID()
+	if err != nil {
+		return err
+	}
+	p := sqlgen.InsertSubscriptionParams{
+		ID: id, AccountID: c.account.ID(), PlanID: text(c.plan.ID), Source: "manual", Status: string(quota.StatusActive),
+		StartedAt: c.now, GrantedBy: text(c.grant.By), GrantReason: said(c.grant.Reason),
+	}
+	duration := c.grant.Duration
+	if c.grant.Trial {
+		if duration == 0 {
+			duration = time.Duration(c.plan.TrialDays) * 24 * time.Hour
+		}
+		if duration == 0 {
+			return invalid("duration", "plan %s has no trial_days, so a trial needs a duration", c.plan.Name)
+		}
+		p.Source, p.Status = "trial", string(quota.StatusTrial)
+	}
+	if duration > 0 {
+		p.CurrentPeriodEnd = column.At(c.now.Add(duration))
+	}
+	if c.grant.Trial {
+		p.TrialEnd = p.CurrentPeriodEnd
+	}
+	if c.row != nil {
+		end := sqlgen.ReplaceSubscriptionParams{ID: c.row.ID, Status: string(c.old.status), EndedAt: c.now}
+		if c.old.running {
+			p.BillingAnchor = column.At(anchor(c.row))
+			end.Status = string(quota.StatusCancelled)
+		}
+		if err := q.ReplaceSubscription(ctx, end); err != nil {
+			return fmt.Errorf("ending subscription: %w", err)
+		}
+	}
+	if err := q.InsertSubscription(ctx, p); err != nil {
+		return fmt.Errorf("writing subscription: %w", err)
+	}
+	return nil
+}
+
+// periodEnd is when what runs now ends or renews; zero: it does not, or nothing runs.
+func (c *granting) periodEnd() time.Time {
+	if !c.old.running {
+		return time.Time{}
+	}
+	if c.old.pendingDue {
+		return c.row.PendingPeriodEnd.Time
+	}
+	return earliest(c.old.expires, c.row.CurrentPeriodEnd.Time)
+}
+
+func (c *granting) schedule(ctx context.Context, q *sqlgen.Queries) error {
+	if c.old.pendingDue {
+		// A plan that was pending itself has taken effect: it becomes a
+		// subscription of its own, so that there is a place for the next.
+		return c.replace(ctx, q)
+	}
+	end := c.periodEnd()
+	p := sqlgen.SetPendingPlanParams{
+		ID: c.row.ID, PendingPlanID: text(c.plan.ID), PendingEffectiveAt: column.At(end), UpdatedAt: c.now,
+	}
+	if c.grant.Duration > 0 {
+		p.PendingPeriodEnd = column.At(end.Add(c.grant.Duration))
+	}
+	if err := q.SetPendingPlan(ctx, p); err != nil {
+		return fmt.Errorf("scheduling plan: %w", err)
+	}
+	return nil
+}
+
+// Cancellation says when a subscription ends.
+type Cancellation struct {
+	// AtOnce ends it now rather than at the end of the period.
+	AtOnce bool
+	// Force changes a subscription that Stripe manages.
+	Force bool
+}
+
+// Cancel ends the account's subscription at the end of its period, at once if
+// the period has no end; the default plan follows. Answers: ErrNoSubscription, ErrStripeManaged.
+func (s *Companion) Cancel(ctx context.Context, account quota.Subject, how Cancellation) (*Subscription, error) {
+	sub, err := s.amend(ctx, account, how.Force, func(ctx context.Context, q *sqlgen.Queries, c *granting) error {
+		if how.AtOnce || c.old.pendingDue || c.row.CurrentPeriodEnd.IsZero() {
+			return q.CancelSubscription(ctx, sqlgen.CancelSubscriptionParams{ID: c.row.ID, EndedAt: c.now})
+		}
+		return q.CancelSubscriptionAtPeriodEnd(ctx, sqlgen.CancelSubscriptionAtPeriodEndParams{ID: c.row.ID, UpdatedAt: c.now})
+	})
+	if err != nil {
+		return nil, fmt.Errorf("cancelling: %w", err)
+	}
+	return sub, nil
+}
+
+// Resume takes back what is to happen at the period's end: a cancellation or a
+// change of plan. Answers: ErrNoSubscription, ErrStripeManaged.
+func (s *Companion) Resume(ctx context.Context, account quota.Subject) (*Subscription, error) {
+	sub, err := s.amend(ctx, account, false, func(ctx context.Context, q *sqlgen.Queries, c *granting) error {
+		if c.old.pendingDue {
+			return nil
+		}
+		return q.ResumeSubscription(ctx, sqlgen.ResumeSubscriptionParams{ID: c.row.ID, UpdatedAt: c.now})
+	})
+	if err != nil {
+		return nil, fmt.Errorf("resuming: %w", err)
+	}
+	return sub, nil
+}
+
+// amend changes a running subscription without replacing it.
+func (s *Companion) amend(ctx context.Context, account quota.Subject, force bool,
+	act func(context.Context, *sqlgen.Queries, *granting) error) (*Subscription, error) {
+	if err := checkAccount(account); err != nil {
+		return nil, err
+	}
+	var sub *Subscription
+	err := s.write(ctx, func(q *sqlgen.Queries) error {
+		c := &granting{account: account, grant: Grant{Force: force}, now: column.At(s.now())}
+		if err := s.lockAccount(ctx, q, c); err != nil {
+			return err
+		}
+		if !c.old.running {
+			return ErrNoSubscription
+		}
+		if err := act(ctx, q, c); err != nil {
+			return err
+		}
+		st, err := s.accountState(ctx, q, account)
+		if err == nil {
+			sub = st.Subscription
+		}
+		return err
+	})
+	return sub, err
+}
