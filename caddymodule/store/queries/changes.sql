@@ -16,9 +16,6 @@ INSERT INTO leases (name, holder, expires_at) VALUES ($1, $2, $4)
 ON CONFLICT (name) DO UPDATE SET holder = excluded.holder, expires_at = excluded.expires_at
 WHERE leases.holder = excluded.holder OR leases.expires_at <= $3;
 
--- name: ReleaseLease :exec
-DELETE FROM leases WHERE name = $1 AND holder = $2;
-
 -- name: ServerTime :one
 -- When the transaction began, by the clock that all gateways share.
 SELECT CAST(CURRENT_TIMESTAMP AS TIMESTAMPTZ) AS now;

@@ -63,17 +63,6 @@ WHERE epoch = $1 AND account_id = $2 AND metric = $3 AND period = $4 AND period_
 -- name: LevelOffset :one
 SELECT CAST(COALESCE(SUM(value - counted), 0) AS BIGINT) AS set_offset FROM usage_levels WHERE account_id = $1 AND metric = $2;
 
--- name: PeriodTotals :many
-SELECT metric, CAST(SUM(spent - refunded) AS BIGINT) AS used FROM usage_totals
-WHERE account_id = $1 AND period = $2 AND period_start = $3 GROUP BY metric ORDER BY metric;
-
--- name: LevelOffsets :many
-SELECT metric, CAST(value - counted AS BIGINT) AS set_offset FROM usage_levels WHERE account_id = $1 ORDER BY metric;
-
--- name: PutLevel :exec
-INSERT INTO usage_levels (account_id, metric, value, measured_at) VALUES ($1, $2, $3, $4)
-ON CONFLICT (account_id, metric) DO UPDATE SET value = excluded.value, measured_at = excluded.measured_at;
-
 -- name: AddHourly :exec
 INSERT INTO usage_hourly (bucket, account_id, scope, decision, status_class, requests, cost) VALUES ($1, $2, $3, $4, $5, $6, $7)
 ON CONFLICT (bucket, account_id, scope, decision, status_class) DO UPDATE SET

@@ -88,20 +88,6 @@ func (q *Queries) PruneChanges(ctx context.Context, arg PruneChangesParams) (int
 	return result.RowsAffected()
 }
 
-const releaseLease = `-- name: ReleaseLease :exec
-DELETE FROM leases WHERE name = $1 AND holder = $2
-`
-
-type ReleaseLeaseParams struct {
-	Name   string
-	Holder string
-}
-
-func (q *Queries) ReleaseLease(ctx context.Context, arg ReleaseLeaseParams) error {
-	_, err := q.db.ExecContext(ctx, releaseLease, arg.Name, arg.Holder)
-	return err
-}
-
 const serverTime = `-- name: ServerTime :one
 SELECT CAST(CURRENT_TIMESTAMP AS TIMESTAMPTZ) AS now
 `

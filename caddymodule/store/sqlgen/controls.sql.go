@@ -12,38 +12,6 @@ import (
 	"github.com/quotagate/quotagate/caddymodule/store/column"
 )
 
-const getAdmin = `-- name: GetAdmin :many
-SELECT user_id, role, granted_by, granted_at FROM admins WHERE user_id = $1
-`
-
-func (q *Queries) GetAdmin(ctx context.Context, userID string) ([]Admin, error) {
-	rows, err := q.db.QueryContext(ctx, getAdmin, userID)
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	var items []Admin
-	for rows.Next() {
-		var i Admin
-		if err := rows.Scan(
-			&i.UserID,
-			&i.Role,
-			&i.GrantedBy,
-			&i.GrantedAt,
-		); err != nil {
-			return nil, err
-		}
-		items = append(items, i)
-	}
-	if err := rows.Close(); err != nil {
-		return nil, err
-	}
-	if err := rows.Err(); err != nil {
-		return nil, err
-	}
-	return items, nil
-}
-
 const getControl = `-- name: GetControl :many
 SELECT user_id, state, previous_status, reason, until, tokens_valid_after, updated_by, updated_at
 FROM user_controls WHERE user_id = $1
@@ -92,56 +60,6 @@ func (q *Queries) GetControl(ctx context.Context, userID string) ([]GetControlRo
 	return items, nil
 }
 
-const grantAdmin = `-- name: GrantAdmin :execrows
-INSERT INTO admins (user_id, role, granted_by, granted_at) VALUES ($1, 'superadmin', $2, $3) ON CONFLICT (user_id) DO NOTHING
-`
-
-type GrantAdminParams struct {
-	UserID    string
-	GrantedBy sql.NullString
-	GrantedAt column.Time
-}
-
-func (q *Queries) GrantAdmin(ctx context.Context, arg GrantAdminParams) (int64, error) {
-	result, err := q.db.ExecContext(ctx, grantAdmin, arg.UserID, arg.GrantedBy, arg.GrantedAt)
-	if err != nil {
-		return 0, err
-	}
-	return result.RowsAffected()
-}
-
-const listAdmins = `-- name: ListAdmins :many
-SELECT user_id, role, granted_by, granted_at FROM admins ORDER BY user_id
-`
-
-func (q *Queries) ListAdmins(ctx context.Context) ([]Admin, error) {
-	rows, err := q.db.QueryContext(ctx, listAdmins)
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	var items []Admin
-	for rows.Next() {
-		var i Admin
-		if err := rows.Scan(
-			&i.UserID,
-			&i.Role,
-			&i.GrantedBy,
-			&i.GrantedAt,
-		); err != nil {
-			return nil, err
-		}
-		items = append(items, i)
-	}
-	if err := rows.Close(); err != nil {
-		return nil, err
-	}
-	if err := rows.Err(); err != nil {
-		return nil, err
-	}
-	return items, nil
-}
-
 const listRevokedSessions = `-- name: ListRevokedSessions :many
 SELECT session_id FROM revoked_sessions WHERE user_id = $1 ORDER BY session_id
 `
@@ -167,77 +85,4 @@ func (q *Queries) ListRevokedSessions(ctx context.Context, userID string) ([]str
 		return nil, err
 	}
 	return items, nil
-}
-
-const putControlState = `-- name: PutControlState :exec
-INSERT INTO user_controls (user_id, state, reason, until, updated_by, updated_at) VALUES ($1, $2, $3, $4, $5, $6)
-ON CONFLICT (user_id) DO UPDATE SET state = excluded.state, reason = excluded.reason, until = excluded.until,
-    updated_by = excluded.updated_by, updated_at = excluded.updated_at
-`
-
-type PutControlStateParams struct {
-	UserID    string
-	State     string
-	Reason    sql.NullString
-	Until     column.Time
-	UpdatedBy sql.NullString
-	UpdatedAt column.Time
-}
-
-func (q *Queries) PutControlState(ctx context.Context, arg PutControlStateParams) error {
-	_, err := q.db.ExecContext(ctx, putControlState,
-		arg.UserID,
-		arg.State,
-		arg.Reason,
-		arg.Until,
-		arg.UpdatedBy,
-		arg.UpdatedAt,
-	)
-	return err
-}
-
-const putTokensValidAfter = `-- name: PutTokensValidAfter :exec
-INSERT INTO user_controls (user_id, state, tokens_valid_after, updated_by, updated_at) VALUES ($1, 'active', $2, $3, $2)
-ON CONFLICT (user_id) DO UPDATE SET
-    tokens_valid_after = CASE WHEN user_controls.tokens_valid_after > excluded.tokens_valid_after
-        THEN user_controls.tokens_valid_after ELSE excluded.tokens_valid_after END,
-    updated_by = excluded.updated_by, updated_at = excluded.updated_at
-`
-
-type PutTokensValidAfterParams struct {
-	UserID           string
-	TokensValidAfter column.Time
-	UpdatedBy        sql.NullString
-}
-
-func (q *Queries) PutTokensValidAfter(ctx context.Context, arg PutTokensValidAfterParams) error {
-	_, err := q.db.ExecContext(ctx, putTokensValidAfter, arg.UserID, arg.TokensValidAfter, arg.UpdatedBy)
-	return err
-}
-
-const revokeAdmin = `-- name: RevokeAdmin :execrows
-DELETE FROM admins WHERE user_id = $1
-`
-
-func (q *Queries) RevokeAdmin(ctx context.Context, userID string) (int64, error) {
-	result, err := q.db.ExecContext(ctx, revokeAdmin, userID)
-	if err != nil {
-		return 0, err
-	}
-	return result.RowsAffected()
-}
-
-const revokeSession = `-- name: RevokeSession :exec
-INSERT INTO revoked_sessions (session_id, user_id, revoked_at) VALUES ($1, $2, $3) ON CONFLICT (session_id) DO NOTHING
-`
-
-type RevokeSessionParams struct {
-	SessionID string
-	UserID    string
-	RevokedAt column.Time
-}
-
-func (q *Queries) RevokeSession(ctx context.Context, arg RevokeSessionParams) error {
-	_, err := q.db.ExecContext(ctx, revokeSession, arg.SessionID, arg.UserID, arg.RevokedAt)
-	return err
 }

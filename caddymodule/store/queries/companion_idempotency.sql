@@ -1,3 +1,6 @@
+-- name: PruneOutbox :execrows
+DELETE FROM outbox_events WHERE created_at < $1;
+
 -- name: TakeIdempotencyKey :execrows
 -- Takes a key that nobody has used since $7, or one whose user has died before he
 -- had done anything.

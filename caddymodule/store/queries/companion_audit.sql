@@ -36,9 +36,3 @@ SELECT CAST(COALESCE(MIN(seq), 0) AS BIGINT) AS seq FROM audit_events;
 
 -- name: CutAudit :execrows
 DELETE FROM audit_events WHERE seq <= $1;
-
--- name: PutOutbox :exec
-INSERT INTO outbox_events (id, event_type, account_id, payload, created_at) VALUES ($1, $2, $3, $4, $5);
-
--- name: PruneOutbox :execrows
-DELETE FROM outbox_events WHERE created_at < $1;

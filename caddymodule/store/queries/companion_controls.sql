@@ -1,3 +1,18 @@
+-- name: PutControlState :exec
+INSERT INTO user_controls (user_id, state, reason, until, updated_by, updated_at) VALUES ($1, $2, $3, $4, $5, $6)
+ON CONFLICT (user_id) DO UPDATE SET state = excluded.state, reason = excluded.reason, until = excluded.until,
+    updated_by = excluded.updated_by, updated_at = excluded.updated_at;
+
+-- name: PutTokensValidAfter :exec
+INSERT INTO user_controls (user_id, state, tokens_valid_after, updated_by, updated_at) VALUES ($1, 'active', $2, $3, $2)
+ON CONFLICT (user_id) DO UPDATE SET
+    tokens_valid_after = CASE WHEN user_controls.tokens_valid_after > excluded.tokens_valid_after
+        THEN user_controls.tokens_valid_after ELSE excluded.tokens_valid_after END,
+    updated_by = excluded.updated_by, updated_at = excluded.updated_at;
+
+-- name: RevokeSession :exec
+INSERT INTO revoked_sessions (session_id, user_id, revoked_at) VALUES ($1, $2, $3) ON CONFLICT (session_id) DO NOTHING;
+
 -- name: GetWholeControl :many
 SELECT user_id, state, previous_status, reason, until, tokens_valid_after, original_email, purge_after, updated_by, updated_at
 FROM user_controls WHERE user_id = $1;
@@ -15,15 +30,3 @@ ON CONFLICT (user_id) DO UPDATE SET user_id = excluded.user_id;
 
 -- name: SetAccountEmail :exec
 UPDATE accounts SET email = $2 WHERE id = $1;
-
--- name: AccountEmail :many
-SELECT email FROM accounts WHERE id = $1;
-
--- name: ActiveAdmins :many
--- Those who can log in at this moment ($1).
-SELECT a.user_id FROM admins a LEFT JOIN user_controls c ON c.user_id = a.user_id
-WHERE c.user_id IS NULL OR c.state = 'active' OR (c.state = 'suspended' AND c.until <= $1)
-ORDER BY a.user_id;
-
--- name: RevokeAllAdmins :many
-DELETE FROM admins RETURNING user_id;
