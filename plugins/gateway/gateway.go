@@ -1,6 +1,6 @@
 // Package gateway is the list of the data plane's modules: the host and the
-// guests that a gateway needs. A build from it has no code of the companion
-// (admin, billing, accounts) linked.
+// guests that a gateway needs. A build from it links no code of the
+// companion (administration, billing, accounts).
 package gateway
 
 import (
