@@ -30,6 +30,8 @@ bench: build ## benchmarks, then CPU a request against plain Caddy (docs/perform
 	$(GO) test -run '^$$' -bench Change -benchtime 1000x ./caddymodule/integration
 	CGO_ENABLED=0 $(GO) build -trimpath -o $(BIN)/plain ./scripts/bench/plain
 	$(GO) run ./scripts/bench
+	$(GO) run ./scripts/bench -stage fields
+	$(GO) run ./scripts/bench -release
 	$(GO) run ./scripts/bench -counters redis
 	$(GO) run ./scripts/bench -counters redis -refuse
 	$(GO) run ./scripts/bench -counters redis -release

@@ -113,7 +113,7 @@ func (m *Module) Migrate(ctx context.Context, command string, out io.Writer) (er
 	_, err = os.Stat(m.file)
 	switch missing := errors.Is(err, fs.ErrNotExist); {
 	case missing && command == "up":
-		err = makeFolder(m.file)
+		err = makeFile(m.file)
 	case missing && command == "status":
 		dsn, err = ":memory:", nil // as empty as a file that is yet to be made
 	}

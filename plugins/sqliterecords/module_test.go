@@ -103,17 +103,19 @@ func TestProvision(t *testing.T) {
 	}
 }
 
-func TestOpenMakesItsFolder(t *testing.T) {
+func TestOpenMakesFileAndFolderForTheirOwner(t *testing.T) {
 	t.Parallel()
 	// Characters that end or change the name in a URI, were it not escaped.
 	file := filepath.Join(t.TempDir(), "new", "a?b#c%20d & e", "quota.db")
 	r := openRecords(t, &Module{Path: file})
-	if _, err := os.Stat(file); err != nil {
-		t.Error(err)
+	files, err := filepath.Glob(filepath.Join(filepath.Dir(filepath.Dir(file)), "*", "quota.db*"))
+	if err != nil || len(files) != 3 { // with its log and its index
+		t.Fatalf("%q, %v", files, err)
 	}
-	info, err := os.Stat(filepath.Dir(file))
-	if err != nil || info.Mode().Perm() != 0o700 {
-		t.Errorf("folder %v, %v", info.Mode(), err)
+	for _, name := range append(files, filepath.Dir(file)) {
+		if info, err := os.Stat(name); err != nil || info.Mode().Perm()&0o077 != 0 {
+			t.Errorf("%s: %v, %v", name, info.Mode(), err)
+		}
 	}
 	if e, err := r.Entitlement(t.Context(), "user:1"); err != nil || e.Plan.Name != "free" {
 		t.Errorf("%v, %v", e, err)
@@ -223,6 +225,9 @@ func TestMigrate(t *testing.T) {
 	}
 	if out := run("up"); !strings.HasPrefix(out, "applied 00001_tables.sql\n") {
 		t.Errorf("up: %q", out)
+	}
+	if info, err := os.Stat(m.Path); err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("the file: %v, %v", info.Mode(), err)
 	}
 	if out := run("down"); !strings.HasPrefix(out, "reverted ") {
 		t.Errorf("down: %q", out)

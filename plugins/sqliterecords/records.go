@@ -37,7 +37,7 @@ type Records struct {
 }
 
 func open(ctx context.Context, file, mode string, env caddymodule.Env) (_ *Records, err error) {
-	if err := makeFolder(file); err != nil {
+	if err := makeFile(file); err != nil {
 		return nil, err
 	}
 	holder, err := uuid.NewV7()
@@ -92,11 +92,17 @@ func (r *Records) checkDefaultPlan(ctx context.Context, name string) error {
 	return err
 }
 
-func makeFolder(file string) error {
+// makeFile makes the file and its folder where they are missing, for their owner
+// alone: SQLite would let others read who the callers are.
+func makeFile(file string) error {
 	if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
 		return fmt.Errorf("making the folder: %w", err)
 	}
-	return nil
+	f, err := os.OpenFile(file, os.O_RDONLY|os.O_CREATE, 0o600)
+	if err != nil {
+		return fmt.Errorf("making the file: %w", err)
+	}
+	return f.Close()
 }
 
 func openDB(dsn string) (*sql.DB, error) {
