@@ -29,7 +29,7 @@ func TestAlertRules(t *testing.T) {
 	t.Parallel()
 	promtool := tool(t, "promtool")
 	for _, args := range [][]string{
-		{"check", "config", "prometheus.yml"}, {"check", "rules", "alerts.yml"}, {"test", "rules", "alerts_test.yml"},
+		{"check", "config", "prometheus.yml"}, {"check", "rules", "alerts.yml"}, {"test", "rules", "alerts_test.yml", "alerts_billing_test.yml"},
 	} {
 		cmd := command(t.Context(), promtool, args...)
 		cmd.Dir = "../../config/prometheus"
@@ -42,7 +42,7 @@ func TestAlertRules(t *testing.T) {
 // Every alert has a test that makes it fire and one that keeps it silent.
 func TestEveryAlertIsTested(t *testing.T) {
 	t.Parallel()
-	tests := read(t, "../../config/prometheus/alerts_test.yml")
+	tests := read(t, "../../config/prometheus/alerts_test.yml") + read(t, "../../config/prometheus/alerts_billing_test.yml")
 	for _, alert := range regexp.MustCompile(`- alert: (\w+)`).FindAllStringSubmatch(read(t, "../../config/prometheus/alerts.yml"), -1) {
 		if n := strings.Count(tests, "alertname: "+alert[1]); n < 2 {
 			t.Errorf("%s is named by %d tests, want one that fires and one that does not", alert[1], n)
