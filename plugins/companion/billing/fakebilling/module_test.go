@@ -150,13 +150,15 @@ func (c *config) deliver(_ context.Context, body []byte, signature string) int {
 	return http.StatusOK
 }
 
-// closed waits until the books that no config uses are closed.
+// closed waits until the books that no config uses are closed, and written for
+// the last time: the pool forgets them before that.
 func (c *config) closed() {
 	c.Helper()
 	deadline, tick := time.After(10*time.Second), time.NewTicker(time.Millisecond)
 	defer tick.Stop()
 	for {
 		if n, used := pool.References(c.module.file); !used || n == 0 {
+			c.module.books.Load().work.Wait()
 			return
 		}
 		select {
