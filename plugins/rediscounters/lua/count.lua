@@ -27,7 +27,9 @@ local floor, max, min = math.floor, math.max, math.min
 local call, pack, unpackm, format = redis.call, cmsgpack.pack, cmsgpack.unpack, string.format
 
 -- Every request runs this: it is written to make few calls, of Redis and of
--- functions, and few tables. What is absent of a row or a rate is false.
+-- functions, few functions, each of which is made anew by each run, and few
+-- tables, with room for what will be in them: a table that grows is counted through
+-- each time. What is absent of a row or a rate is false.
 local a = { unpackm(ARGV[1]) }
 local at = 6 -- of the last value that was read
 
@@ -38,41 +40,26 @@ local op, epoch, lane, seq, state0 = a[1], a[2], a[3], a[4], a[5]
 local taking, giving, settling = op == 1, op == 2, op > 3
 local denied, overflow, cold = false, false, nil
 
-local function text(n)
-	return format('%.0f', n)
-end
-
--- fits: as quota.Charge.Fits.
-local function fits(c, used)
-	return c.max < 0 or used + max(c.cost, c.need) <= c.max
-end
-
 local function known(once)
 	local at = call('GET', KEYS[once])
 	return at and now - at < ONCE_TTL
-end
-
-local function remember(once)
-	call('SET', KEYS[once], text(now), 'PX', ONCE_TTL)
 end
 
 -- Usage ---------------------------------------------------------------------
 
 -- register makes the epoch known to its bucket: loads that began before are void.
 local registered = {}
-local function micros()
-	return time[1] * 1000000 + time[2]
-end
 local function register(g)
 	local ekey = KEYS[g.epoch]
 	local token = registered[ekey]
 	if not token then
+		local micros = time[1] * 1000000 + time[2]
 		token = g.found and tonumber(g.found)
 		-- Whoever knows the token was told it when the epoch was listed.
 		local listed = token and (g.token == token or call('HEXISTS', KEYS[g.meta], epoch) == 1)
 		if not token then
-			token = micros()
-			call('HSET', ekey, 't', text(token))
+			token = micros
+			call('HSET', ekey, 't', format('%.0f', token))
 			local f = call('HGET', KEYS[g.meta], 'f')
 			if f then
 				call('HSET', ekey, 'f', f)
@@ -81,7 +68,7 @@ local function register(g)
 		end
 		if not listed then
 			local before = tonumber(call('HGET', KEYS[g.meta], 'g') or 0)
-			call('HSET', KEYS[g.meta], epoch, '1', 'g', text(max(micros(), before + 1)))
+			call('HSET', KEYS[g.meta], epoch, '1', 'g', format('%.0f', max(micros, before + 1)))
 			call('PEXPIRE', KEYS[g.meta], 30 * DAY)
 		end
 		registered[ekey] = token
@@ -89,13 +76,13 @@ local function register(g)
 	g.token = token
 end
 
-local groups = {}
+local groups = { nil, nil }
 for i = 1, a[at] do
-	local rows = {}
+	local rows = { nil, nil, nil, nil }
 	local g = {
 		epoch = a[at + 1], meta = a[at + 2], usage = a[at + 3], token = a[at + 4], digest = a[at + 5], account = a[at + 6], rows = rows,
 	}
-	local efields, ufields = { 't', 'f', lane }, { 'f' }
+	local efields, ufields = { 't', 'f', lane, nil, nil, nil, nil, nil }, { 'f', nil, nil, nil, nil }
 	local n = a[at + 7]
 	at = at + 7
 	for j = 1, n do
@@ -170,7 +157,7 @@ for i = 1, a[at] do
 		else
 			r.free = r.once ~= 0 and known(r.once)
 			overflow = overflow or r.total + r.cost > MAX or r.used + r.cost > MAX
-			r.exceeded = r.max >= 0 and not r.free and not fits(r, r.used)
+			r.exceeded = r.max >= 0 and not r.free and r.used + max(r.cost, r.need) > r.max -- as quota.Charge.Fits
 			denied = denied or (r.exceeded and not r.force)
 		end
 	end
@@ -181,64 +168,35 @@ end
 
 -- A window is {width, index of the newest bucket, 11 counts by index % 11, the
 -- time (ms) until which its key is sure to live}.
-local function sum(w)
+
+-- window moves a window to now, and answers what is counted in it.
+local function window(w, width)
+	local index, kept = floor(now / width), nil
+	if w[1] ~= width then
+		kept = w[1] ~= 0 and window(w, w[1]) or 0
+		w[1] = width
+	elseif index < w[2] - 10 then -- the clock went back by more than a window: all moves to now
+		kept = 0
+		for i = 3, 13 do
+			kept = kept + w[i]
+		end
+	end
+	if kept then
+		for i = 3, 13 do
+			w[i] = 0
+		end
+		w[2], w[3 + index % 11] = index, kept
+		return kept
+	end
+	for i = max(w[2] + 1, index - 10), index do
+		w[3 + i % 11] = 0
+	end
+	w[2] = max(w[2], index)
 	local n = 0
 	for i = 3, 13 do
 		n = n + w[i]
 	end
 	return n
-end
-
--- restart counts all in one bucket.
-local function restart(w, index, kept)
-	w[2] = index
-	for i = 3, 13 do
-		w[i] = 0
-	end
-	w[3 + index % 11] = kept
-end
-
-local function advance(w, width)
-	local index = floor(now / width)
-	if w[1] ~= width then
-		local kept = 0
-		if w[1] ~= 0 then
-			advance(w, w[1])
-			kept = sum(w)
-		end
-		w[1] = width
-		restart(w, index, kept)
-		return
-	end
-	if index < w[2] - 10 then -- the clock went back by more than a window: all moves to now
-		restart(w, index, sum(w))
-		return
-	end
-	if index <= w[2] then
-		return
-	end
-	for i = max(w[2] + 1, index - 10), index do
-		w[3 + i % 11] = 0
-	end
-	w[2] = index
-end
-
-local function wait(w, width, limit, cost)
-	if cost > limit then
-		return -1
-	end
-	advance(w, width)
-	local n = sum(w)
-	for i = w[2] - 10, w[2] do
-		local c = w[3 + i % 11]
-		if n + cost > limit and c > 0 then
-			n = n - c
-			if n + cost <= limit then
-				return (i + 11) * width - now
-			end
-		end
-	end
-	return 0
 end
 
 -- Settling --------------------------------------------------------------------
@@ -255,7 +213,7 @@ if settling then
 					e[#e + 1] = pack(r.total, r.back + r.charged, r.stop, g.account)
 					if r.warm then
 						u[#u + 1] = r.field
-						u[#u + 1] = text(max(0, r.used - r.charged))
+						u[#u + 1] = format('%.0f', max(0, r.used - r.charged))
 					end
 				end
 				if op == 4 and r.charged > 0 and r.once ~= 0 then
@@ -281,7 +239,7 @@ if settling then
 	return reply
 end
 
-local rates = {}
+local rates = { nil, nil }
 at = at + 1
 for i = 1, a[at] do
 	local r = {
@@ -306,16 +264,29 @@ for i = 1, a[at] do
 			w[3 + index % 11] = max(0, c - r.cost)
 		end
 	else
-		advance(w, r.width)
-		r.used = sum(w)
+		local cost = max(r.cost, r.need)
+		r.used = window(w, r.width)
 		r.free = r.once ~= 0 and known(r.once)
 		overflow = overflow or r.used + r.cost > MAX
-		r.exceeded = not r.free and not fits(r, r.used)
+		r.exceeded = not r.free and r.max >= 0 and r.used + cost > r.max
 		if r.exceeded then
-			if stored > 0 and stored < r.width then -- it stays in its own buckets
-				r.wait = wait({ unpackm(raw) }, stored, r.max, max(r.cost, r.need))
-			else
-				r.wait = wait(w, r.width, r.max, max(r.cost, r.need))
+			local own, width = w, r.width
+			if stored > 0 and stored < width then -- it stays in its own buckets
+				own, width = { unpackm(raw) }, stored
+			end
+			if cost > r.max then
+				r.wait = -1
+			else -- until enough of the oldest buckets have left
+				local n = window(own, width)
+				for j = own[2] - 10, own[2] do
+					local c = own[3 + j % 11]
+					if n + cost > r.max and c > 0 then
+						n = n - c
+						if n + cost <= r.max then
+							r.wait = (j + 11) * width - now
+						end
+					end
+				end
 			end
 			denied = denied or not r.force
 		end
@@ -350,13 +321,15 @@ if cold then
 	return reply
 end
 
-local reply, n = { denied and 0 or 1, now }, 2
+local reply, n = { -- room for one group and four charges
+	denied and 0 or 1, now, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil,
+}, 2
 local write = not denied and (taking or giving)
 
 for i = 1, #groups do
 	local g = groups[i]
 	local rows = g.rows
-	local e, u = { 'HSET', KEYS[g.epoch], lane, '' }, { 'HSET', KEYS[g.usage] }
+	local e, u = { 'HSET', KEYS[g.epoch], lane, '', nil, nil, nil, nil }, { 'HSET', KEYS[g.usage], nil, nil, nil, nil }
 	local state, written, warm = state0, 4, 2
 	for j = 1, #rows do
 		local r = rows[j]
@@ -364,7 +337,7 @@ for i = 1, #groups do
 			r.charged = r.cost
 		end
 		if r.charged ~= r.asked then
-			state = state .. '!' .. j .. ':' .. text(r.charged) .. '!'
+			state = state .. '!' .. j .. ':' .. format('%.0f', r.charged) .. '!'
 		end
 		if write and r.charged > 0 then
 			if giving then
@@ -377,11 +350,11 @@ for i = 1, #groups do
 			e[written + 1], e[written + 2] = r.name, pack(r.total, r.back, r.stop, g.account)
 			written = written + 2
 			if r.warm then
-				u[warm + 1], u[warm + 2] = r.field, text(r.used)
+				u[warm + 1], u[warm + 2] = r.field, format('%.0f', r.used)
 				warm = warm + 2
 			end
 			if taking and r.once ~= 0 then
-				remember(r.once)
+				call('SET', KEYS[r.once], format('%.0f', now), 'PX', ONCE_TTL)
 			end
 		elseif not denied and not giving then
 			r.used = r.used + r.charged -- as if it had been taken
@@ -412,7 +385,7 @@ for i = 1, #rates do
 			r.take = true
 			r.w[newest] = r.w[newest] + r.charged
 			if r.once ~= 0 then
-				remember(r.once)
+				call('SET', KEYS[r.once], format('%.0f', now), 'PX', ONCE_TTL)
 			end
 		end
 	end
