@@ -5,6 +5,7 @@ BIN           := .bin
 GOLANGCI_LINT := v2.15.0
 GOVULNCHECK   := v1.9.0
 SQLC          := v1.31.1
+TESTRUN       := $(GO) run ./scripts/testrun -last ./caddymodule/integration
 
 .PHONY: help run build test test-long bench load lint deps generate check-generated vuln clean
 
@@ -19,10 +20,10 @@ build: ## Caddy with all modules, into .bin/caddy
 	CGO_ENABLED=0 $(GO) build -trimpath -o $(BIN)/caddy ./caddymodule/cmd/caddy
 
 test: deps ## all tests with the race detector; a skipped test is a failure
-	QUOTA_TEST_REQUIRE=1 $(GO) run ./scripts/testrun -race -timeout 30m ./...
+	QUOTA_TEST_REQUIRE=1 $(TESTRUN) -race -timeout 30m ./...
 
 test-long: deps ## the same with longer runs, then every fuzz target for FUZZTIME (30s)
-	QUOTA_TEST_REQUIRE=1 QUOTA_TEST_LONG=1 $(GO) run ./scripts/testrun -race -timeout 60m ./...
+	QUOTA_TEST_REQUIRE=1 QUOTA_TEST_LONG=1 $(TESTRUN) -race -timeout 60m ./...
 	scripts/fuzz.sh
 
 bench: build ## benchmarks, then CPU a request against plain Caddy (docs/performance.md)
