@@ -131,12 +131,12 @@ type setter struct {
 	values []string
 }
 
-// usualFields is how many of these a denial has at most.
-const usualFields = 6
+// mostFields is how many of these a denial has at most.
+const mostFields = 6
 
 func (h *setter) set(key, value string) {
 	if h.values == nil {
-		h.values = make([]string, 0, usualFields)
+		h.values = make([]string, 0, mostFields)
 	}
 	h.values = append(h.values, value)
 	n := len(h.values)

@@ -2,6 +2,7 @@ package main
 
 import (
 	"database/sql"
+	"os"
 	"path/filepath"
 	"testing"
 
@@ -15,6 +16,9 @@ func TestDemoUsersArePutOnPlansOnce(t *testing.T) {
 	users := demoUsers()
 	if err := putOnPlans(t.Context(), file, users); err != nil {
 		t.Fatal(err)
+	}
+	if info, err := os.Stat(file); err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("the file: %v, %v", info.Mode(), err)
 	}
 	db, err := sql.Open("sqlite", store.SQLiteDSN(file))
 	if err != nil {
