@@ -24,17 +24,23 @@ type Service struct {
 	open func() (*store.Companion, error)
 	log  *zap.Logger
 
-	desk  atomic.Pointer[desk] // nil until it is started
-	turns turns
-	stop  context.CancelFunc
-	work  sync.WaitGroup
+	desk    atomic.Pointer[desk] // nil until it is started
+	started chan struct{}        // closed then
+	turns   turns
+	stop    context.CancelFunc
+	work    sync.WaitGroup
 }
+
+// startPatience bounds how long a request waits for Start. Caddy starts the apps
+// of a config in any order, so that requests may be there before it; where
+// another app's start fails, it never comes.
+const startPatience = 5 * time.Second
 
 // NewService is billing by a guest, over records that are opened when they are
 // first needed. home is where its pages lead back to where the guest does not say.
-// It does nothing before Start.
+// It does nothing before Start, for which requests wait some seconds.
 func NewService(g Guest, home string, open func() (*store.Companion, error), log *zap.Logger) *Service {
-	return &Service{guest: g, home: home, open: open, log: log}
+	return &Service{guest: g, home: home, open: open, log: log, started: make(chan struct{})}
 }
 
 // settings are the guest's; a page that leads nowhere leads home.
@@ -66,6 +72,7 @@ func (s *Service) Start() error {
 	d := newDesk(s.open, p, s.settings(), time.Now, s.log)
 	s.stop = cancel
 	s.desk.Store(d)
+	close(s.started)
 	s.work.Go(func() { d.run(ctx) })
 	s.work.Go(func() { d.reconcile(ctx) })
 	return nil
@@ -79,19 +86,42 @@ func (s *Service) Stop() {
 	s.work.Wait()
 }
 
+// begun is the desk, once Start has made it.
+func (s *Service) begun(ctx context.Context) (*desk, error) {
+	if d := s.desk.Load(); d != nil {
+		return d, nil
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, startPatience, errNotStarted)
+	defer cancel()
+	select {
+	case <-s.started:
+		return s.desk.Load(), nil
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+}
+
 // Pages are the provider's own pages below PagesPath; nil for none.
 func (s *Service) Pages() http.Handler {
-	if p, ok := s.guest.(Pager); ok {
-		return p.Pages()
+	p, ok := s.guest.(Pager)
+	if !ok {
+		return nil
 	}
-	return nil
+	pages := p.Pages()
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if _, err := s.begun(r.Context()); err != nil {
+			http.Error(w, err.Error(), http.StatusServiceUnavailable)
+			return
+		}
+		pages.ServeHTTP(w, r)
+	})
 }
 
 // Receive takes a webhook in, and answers the status for its sender: 200, 400,
 // 413, or 503 for one that is to be sent again.
 func (s *Service) Receive(ctx context.Context, body []byte, signature string) int {
-	d := s.desk.Load()
-	if d == nil {
+	d, err := s.begun(ctx)
+	if err != nil {
 		return http.StatusServiceUnavailable
 	}
 	return d.receive(ctx, body, signature)
@@ -146,7 +176,7 @@ func RefusalOf(err error) Refusal {
 	return ""
 }
 
-// errNotStarted is for requests that are quicker than Start.
+// errNotStarted is for requests that no Start has followed.
 var errNotStarted = errors.New("billing is not started yet")
 
 // do runs a request of a user and counts what became of it.
@@ -164,9 +194,9 @@ func (s *Service) do(ctx context.Context, account quota.Subject, operation strin
 }
 
 func (s *Service) inTurn(ctx context.Context, account quota.Subject, f func(*desk, *store.Companion) error) error {
-	d := s.desk.Load()
-	if d == nil {
-		return errNotStarted
+	d, err := s.begun(ctx)
+	if err != nil {
+		return err
 	}
 	st, err := d.store()
 	if err != nil {

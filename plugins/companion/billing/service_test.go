@@ -1,12 +1,17 @@
 package billing_test
 
 import (
+	"bytes"
 	"context"
+	"errors"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"regexp"
 	"slices"
+	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
@@ -34,9 +39,6 @@ func TestServiceWorksAndStops(t *testing.T) {
 	t.Parallel()
 	s := newShop(t)
 	sv := billing.NewService(s.guest(), "", func() (*store.Companion, error) { return s.Companion, nil }, zap.NewNop())
-	if status := sv.Receive(t.Context(), nil, ""); status != http.StatusServiceUnavailable {
-		t.Errorf("before it was started: %d", status)
-	}
 	s.ok(sv.Start())
 	defer sv.Stop()
 	page, err := sv.Checkout(t.Context(), billing.Buyer{Account: ann, User: "ann"}, billing.Order{Plan: "pro"})
@@ -65,6 +67,65 @@ func TestServiceWorksAndStops(t *testing.T) {
 		t.Error(err)
 	}
 	s.want("free cancelled")
+}
+
+// played is a provider that does nothing but open.
+type played struct{}
+
+func (played) Settings() billing.Settings { return settings() }
+
+func (played) Open(context.Context, billing.Env) (billing.Provider, error) { return nil, nil }
+
+func (played) Pages() http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusTeapot) })
+}
+
+// Caddy may serve before it starts us: requests wait, and not for ever.
+func TestRequestsWaitForTheStart(t *testing.T) {
+	t.Parallel()
+	noRecords := errors.New("no records")
+	ask := map[string]func(context.Context, *billing.Service) (early, begun bool){
+		"a user": func(ctx context.Context, sv *billing.Service) (early, begun bool) {
+			_, err := sv.Checkout(ctx, billing.Buyer{Account: ann, User: "ann"}, billing.Order{Plan: "pro"})
+			return billing.RefusalOf(err) == billing.ProviderDown, errors.Is(err, noRecords)
+		},
+		"a webhook": func(ctx context.Context, sv *billing.Service) (early, begun bool) {
+			status := sv.Receive(ctx, bytes.Repeat([]byte("x"), billing.MaxWebhook+1), "")
+			return status == http.StatusServiceUnavailable, status == http.StatusRequestEntityTooLarge
+		},
+		"a browser": func(ctx context.Context, sv *billing.Service) (early, begun bool) {
+			w := httptest.NewRecorder()
+			sv.Pages().ServeHTTP(w, httptest.NewRequestWithContext(ctx, http.MethodGet, billing.PagesPath, http.NoBody))
+			return w.Code == http.StatusServiceUnavailable, w.Code == http.StatusTeapot
+		},
+	}
+	for name, asks := range ask {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				service := func() *billing.Service {
+					return billing.NewService(played{}, "", func() (*store.Companion, error) { return nil, noRecords }, zap.NewNop())
+				}
+				sv := service()
+				var begun bool
+				var asked sync.WaitGroup
+				asked.Go(func() { _, begun = asks(t.Context(), sv) })
+				synctest.Wait()
+				time.Sleep(time.Second)
+				if err := sv.Start(); err != nil {
+					t.Fatal(err)
+				}
+				asked.Wait()
+				sv.Stop()
+				if !begun {
+					t.Error("a request before the start was not carried out after it")
+				}
+				if early, _ := asks(t.Context(), service()); !early {
+					t.Error("a request that no start follows was not refused")
+				}
+			})
+		})
+	}
 }
 
 // The provider's periods are those in which quotas are counted: month ends are
