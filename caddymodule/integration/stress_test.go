@@ -123,9 +123,9 @@ func (tr *traffic) failNobody(t *testing.T, b *gatetest.Backend, reloads int) {
 			aborts++
 		}
 		if s.status == 499 && !s.aborted {
-			// What can explain it is the proxy's transport: it puts a connection back before
-			// it has handed the answer over, so that a client that leaves in between may
-			// cancel the next request on it. Such a request stays charged.
+			// The proxy's transport puts a connection back before it has handed the answer
+			// over, so that a client that leaves in between cancels the next request on it.
+			// Such a request stays charged.
 			swapped = append(swapped, s.id)
 			continue
 		}

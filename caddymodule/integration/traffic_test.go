@@ -56,7 +56,7 @@ type traffic struct {
 	sent []sent
 }
 
-func (tr *traffic) client(t testing.TB, c *http.Client, stop <-chan struct{}) {
+func (tr *traffic) client(t testing.TB, c, leaving *http.Client, stop <-chan struct{}) {
 	var pace <-chan time.Time
 	if tr.every > 0 {
 		tick := time.NewTicker(tr.every)
@@ -69,7 +69,7 @@ func (tr *traffic) client(t testing.TB, c *http.Client, stop <-chan struct{}) {
 			return
 		default:
 		}
-		tr.once(t, c)
+		tr.once(t, c, leaving)
 		if pace == nil {
 			continue
 		}
@@ -81,14 +81,15 @@ func (tr *traffic) client(t testing.TB, c *http.Client, stop <-chan struct{}) {
 	}
 }
 
-// once sends the next request and notes what became of it.
-func (tr *traffic) once(t testing.TB, c *http.Client) {
+// once sends the next request, by another client where it is to be left early, and
+// notes what became of it.
+func (tr *traffic) once(t testing.TB, c, leaving *http.Client) {
 	n := tr.n.Add(1)
 	s := sent{id: fmt.Sprint("r", n), user: fmt.Sprint("u", int(n)%tr.users), path: tr.path(int(n)), at: time.Now(), written: new(atomic.Bool)}
 	ctx := httptrace.WithClientTrace(context.Background(), &httptrace.ClientTrace{WroteHeaders: func() { s.written.Store(true) }})
 	ctx, cancel := context.WithCancel(ctx)
 	if tr.abort != nil && tr.abort(s.id) {
-		s.aborted = true
+		s.aborted, c = true, leaving
 		ctx, cancel = context.WithTimeout(ctx, time.Duration(n%7)*time.Millisecond)
 	}
 	defer cancel()
@@ -135,10 +136,13 @@ func (tr *traffic) path(n int) string {
 
 // run keeps n clients busy until stop is closed, and waits for them.
 func (tr *traffic) run(t testing.TB, n int, stop <-chan struct{}) {
-	c := client(t)
+	c, leaving := client(t), client(t)
+	// net/http puts a connection back before it has handed the answer over: whoever
+	// leaves in between breaks the request of the other that has it.
+	leaving.Transport.(*http.Transport).DisableKeepAlives = true
 	var wg sync.WaitGroup
 	for range n {
-		wg.Go(func() { tr.client(t, c, stop) })
+		wg.Go(func() { tr.client(t, c, leaving, stop) })
 	}
 	wg.Wait()
 }
