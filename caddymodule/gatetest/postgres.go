@@ -27,12 +27,13 @@ import (
 
 // PostgresServer is a real server in a folder of its own, one for a test binary.
 type PostgresServer struct {
-	addr string
-	cmd  *exec.Cmd
-	dir  string
-	log  *bytes.Buffer
-	done chan struct{}
-	dbs  atomic.Int64
+	addr    string
+	release func() // gives the port back
+	cmd     *exec.Cmd
+	dir     string
+	log     *bytes.Buffer
+	done    chan struct{}
+	dbs     atomic.Int64
 }
 
 // sharedPostgres is the server of this binary, while a test uses it.
@@ -166,15 +167,15 @@ func postgresUser() (*syscall.SysProcAttr, int, error) {
 }
 
 func runPostgres(ctx context.Context, bin, dir, data string, attr *syscall.SysProcAttr) (*PostgresServer, error) {
-	port, err := freePort(ctx)
+	port, release, err := reservePort()
 	if err != nil {
 		return nil, err
 	}
 	s := &PostgresServer{
-		addr: net.JoinHostPort("127.0.0.1", strconv.Itoa(port)), dir: dir, log: &bytes.Buffer{}, done: make(chan struct{}),
+		addr: net.JoinHostPort("127.0.0.1", port), release: release, dir: dir, log: &bytes.Buffer{}, done: make(chan struct{}),
 	}
 	// Not bound to ctx: the server outlives the test that started it.
-	s.cmd = exec.Command(filepath.Join(bin, "postgres"), "-D", data, "-p", strconv.Itoa(port), //nolint:noctx // see above
+	s.cmd = exec.Command(filepath.Join(bin, "postgres"), "-D", data, "-p", port, //nolint:noctx // see above
 		"-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories=", "-c", "max_connections=200",
 		"-c", "fsync=off", "-c", "full_page_writes=off", "-c", "synchronous_commit=off")
 	own := *attr
@@ -193,18 +194,10 @@ func runPostgres(ctx context.Context, bin, dir, data string, attr *syscall.SysPr
 		}
 	}()
 	if err := <-started; err != nil {
+		release()
 		return nil, err
 	}
 	return s, s.await(ctx)
-}
-
-func freePort(ctx context.Context) (int, error) {
-	var lc net.ListenConfig
-	l, err := lc.Listen(ctx, "tcp", "127.0.0.1:0")
-	if err != nil {
-		return 0, err
-	}
-	return l.Addr().(*net.TCPAddr).Port, l.Close()
 }
 
 // await waits until the server answers.
@@ -234,6 +227,7 @@ func (s *PostgresServer) stop() error {
 		return err
 	}
 	<-s.done
+	s.release()
 	return os.RemoveAll(s.dir)
 }
 

@@ -97,11 +97,7 @@ func newRedis(t testing.TB, args ...string) *RedisServer {
 	if _, err := exec.LookPath("redis-server"); err != nil {
 		Missing(t, "redis", err)
 	}
-	port, err := freePort(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	s := &RedisServer{host: "127.0.0.1", port: strconv.Itoa(port), dir: t.TempDir()}
+	s := &RedisServer{host: "127.0.0.1", port: freePort(t), dir: t.TempDir()}
 	s.args = append([]string{
 		"--port", s.port, "--bind", s.host, "--dir", s.dir, "--save", "", "--appendonly", "no",
 		"--daemonize", "no", "--maxmemory-policy", "noeviction",

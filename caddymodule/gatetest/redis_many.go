@@ -120,12 +120,8 @@ func (c *RedisCluster) Await(t testing.TB, living ...*RedisServer) {
 
 func clusterNode(t testing.TB, args []string) *RedisServer {
 	t.Helper()
-	bus, err := freePort(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
 	return Redis(t, append([]string{
-		"--cluster-enabled", "yes", "--cluster-port", strconv.Itoa(bus), "--cluster-node-timeout", "2000",
+		"--cluster-enabled", "yes", "--cluster-port", freePort(t), "--cluster-node-timeout", "2000",
 	}, args...)...)
 }
 

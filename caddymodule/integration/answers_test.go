@@ -145,7 +145,7 @@ func TestHeadersWhereNothingIsWritten(t *testing.T) {
 		}
 	}
 	handle /unreachable {
-		reverse_proxy `+freeAddr(t)+`
+		reverse_proxy `+gatetest.FreeAddr(t)+`
 	}
 	handle /missing {
 		root * {$DIR}

@@ -67,7 +67,7 @@ http://:{$PORT} {
 }
 `
 	dir := t.TempDir()
-	g := &gateway{t: t, dir: dir, file: filepath.Join(dir, "Caddyfile"), addr: freeAddr(t), admin: freeAddr(t)}
+	g := &gateway{t: t, dir: dir, file: filepath.Join(dir, "Caddyfile"), addr: gatetest.FreeAddr(t), admin: gatetest.FreeAddr(t)}
 	g.extra = []string{"STRIPE_API_KEY=" + stripeKey, "STRIPE_WEBHOOK_SECRET=" + stripeSecret}
 	g.write(config)
 	g.run()

@@ -10,6 +10,8 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+
+	"github.com/quotagate/quotagate/caddymodule/gatetest"
 )
 
 // grammar is one block of the Caddyfile's contract.
@@ -204,7 +206,7 @@ func TestErrorsAtTheStartNameFileAndLine(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), patience)
 			defer cancel()
 			cmd := command(ctx, path, "run", "--config", file, "--adapter", "caddyfile")
-			cmd.Env = append(os.Environ(), "PORT="+portOf(freeAddr(t)), "ADMIN="+freeAddr(t), "DIR="+dir, "JWT_SECRET="+secret,
+			cmd.Env = append(os.Environ(), "PORT="+portOf(gatetest.FreeAddr(t)), "ADMIN="+gatetest.FreeAddr(t), "DIR="+dir, "JWT_SECRET="+secret,
 				"XDG_DATA_HOME="+dir, "XDG_CONFIG_HOME="+dir)
 			out, err := cmd.CombinedOutput()
 			if err == nil || ctx.Err() != nil {

@@ -52,7 +52,7 @@ func startFastAPI(t *testing.T, redis string) *fastAPI {
 	if err != nil {
 		t.Fatal(err)
 	}
-	f := &fastAPI{auth: freeAddr(t), dashboard: freeAddr(t), dsn: gatetest.Postgres(t).Database(t)}
+	f := &fastAPI{auth: gatetest.FreeAddr(t), dashboard: gatetest.FreeAddr(t), dsn: gatetest.Postgres(t).Database(t)}
 	env := append(os.Environ(), "DATABASE_URL="+strings.Replace(f.dsn, "postgres://", "postgresql://", 1),
 		"JWT_SECRET="+secret, "REDIS_URL="+redis, "PYTHONDONTWRITEBYTECODE=1")
 	schema := exec.CommandContext(t.Context(), interpreter, "-m", "backend.schema")
@@ -178,12 +178,12 @@ func TestFastAPIExample(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	gate, auth, dashboard := freeAddr(t), freeAddr(t), freeAddr(t)
+	gate, auth, dashboard := gatetest.FreeAddr(t), gatetest.FreeAddr(t), gatetest.FreeAddr(t)
 	cmd := exec.Command("../../examples/fastapi/run.sh")
 	startUvicorn(t, cmd, "", append(os.Environ(), "CADDY="+caddy, "PYTHON="+interpreter, "PYTHONDONTWRITEBYTECODE=1", "JWT_SECRET="+secret,
 		"DATABASE_URL="+strings.Replace(gatetest.Postgres(t).Database(t), "postgres://", "postgresql://", 1), "REDIS_URL="+gatetest.Redis(t).URL(),
-		"AUTH_UPSTREAM="+auth, "DASHBOARD_UPSTREAM="+dashboard, "QUOTA_HTTP_PORT="+portOf(gate), "QUOTA_METRICS_PORT="+portOf(freeAddr(t)),
-		"CADDY_ADMIN="+freeAddr(t)))
+		"AUTH_UPSTREAM="+auth, "DASHBOARD_UPSTREAM="+dashboard, "QUOTA_HTTP_PORT="+portOf(gate), "QUOTA_METRICS_PORT="+portOf(gatetest.FreeAddr(t)),
+		"CADDY_ADMIN="+gatetest.FreeAddr(t)))
 	await(t, "http://"+gate+"/v1/auth/health")
 	await(t, "http://"+dashboard+"/health")
 	var commands strings.Builder

@@ -49,7 +49,7 @@ func runFleet(t testing.TB, n int, caddyfile, dsn, redis string, prepare ...func
 	all := make(fleet, n)
 	for i := range all {
 		dir := t.TempDir()
-		g := &gateway{t: t, dir: dir, file: filepath.Join(dir, "Caddyfile"), addr: freeAddr(t), admin: freeAddr(t), dsn: dsn}
+		g := &gateway{t: t, dir: dir, file: filepath.Join(dir, "Caddyfile"), addr: gatetest.FreeAddr(t), admin: gatetest.FreeAddr(t), dsn: dsn}
 		g.extra = []string{"QUOTA_DSN=" + dsn, "QUOTA_REDIS=" + redis}
 		for _, f := range prepare {
 			f(i, g)

@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -77,7 +76,7 @@ func start(t testing.TB, dir, caddyfile string) *gateway {
 	if dir == "" {
 		dir = t.TempDir()
 	}
-	g := &gateway{t: t, dir: dir, file: filepath.Join(dir, "Caddyfile"), addr: freeAddr(t), admin: freeAddr(t)}
+	g := &gateway{t: t, dir: dir, file: filepath.Join(dir, "Caddyfile"), addr: gatetest.FreeAddr(t), admin: gatetest.FreeAddr(t)}
 	g.write(caddyfile)
 	g.run()
 	return g
@@ -99,8 +98,8 @@ func startFile(t testing.TB, file string, env []string) (g *gateway, metrics str
 		t.Fatal(err)
 	}
 	dir := t.TempDir()
-	g = &gateway{t: t, dir: dir, file: filepath.Join(dir, "Caddyfile"), addr: freeAddr(t), admin: freeAddr(t)}
-	metrics = freeAddr(t)
+	g = &gateway{t: t, dir: dir, file: filepath.Join(dir, "Caddyfile"), addr: gatetest.FreeAddr(t), admin: gatetest.FreeAddr(t)}
+	metrics = gatetest.FreeAddr(t)
 	g.extra = append([]string{
 		"QUOTA_HTTP_PORT=" + portOf(g.addr), "QUOTA_METRICS_PORT=" + portOf(metrics), "CADDY_ADMIN=" + g.admin,
 		"QUOTA_RECORDS=sqlite " + dir + "/quota.db", "FRONTEND_URL=https://app.example.com",
@@ -372,16 +371,6 @@ func token(claims map[string]any) string {
 		claims["exp"] = now.Add(time.Hour).Unix()
 	}
 	return gatetest.HS256(secret, claims)
-}
-
-func freeAddr(t testing.TB) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
 }
 
 // eventually waits for a condition that other processes bring about.

@@ -17,7 +17,7 @@ import (
 func onPostgres(t *testing.T, dsn, behind, mode, backend, body string) *gateway {
 	t.Helper()
 	dir := t.TempDir()
-	g := &gateway{t: t, dir: dir, file: filepath.Join(dir, "Caddyfile"), addr: freeAddr(t), admin: freeAddr(t), dsn: dsn}
+	g := &gateway{t: t, dir: dir, file: filepath.Join(dir, "Caddyfile"), addr: gatetest.FreeAddr(t), admin: gatetest.FreeAddr(t), dsn: dsn}
 	g.extra = []string{"QUOTA_DSN=" + behind}
 	g.write(strings.Replace(site(backend, body), "records sqlite {$DIR}/quota.db",
 		"records postgres {env.QUOTA_DSN} {\n\t\t\tmigrate "+mode+"\n\t\t}", 1))

@@ -151,7 +151,7 @@ func TestRefunds(t *testing.T) {
 		return gatetest.Answer{Status: code}
 	})
 	server := b.Serve(t)
-	dead := freeAddr(t)
+	dead := gatetest.FreeAddr(t)
 	g := start(t, "", preamble+`http://:{$PORT} {
 	quota {
 		rule jobs {

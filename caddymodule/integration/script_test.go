@@ -13,6 +13,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 
 	_ "github.com/quotagate/quotagate" // every module, and their commands
+	"github.com/quotagate/quotagate/caddymodule/gatetest"
 )
 
 // TestMain lets scripts call this binary as `caddy`.
@@ -28,8 +29,8 @@ func TestScripts(t *testing.T) {
 		Dir:                 filepath.Join("testdata", "script"),
 		RequireExplicitExec: true,
 		Setup: func(e *testscript.Env) error {
-			e.Setenv("SITE", freeAddr(t))
-			e.Setenv("ADMIN", freeAddr(t))
+			e.Setenv("SITE", gatetest.FreeAddr(t))
+			e.Setenv("ADMIN", gatetest.FreeAddr(t))
 			e.Setenv("JWT_SECRET", secret)
 			e.Setenv("HOME", e.WorkDir)
 			e.Setenv("XDG_DATA_HOME", filepath.Join(e.WorkDir, ".xdg"))

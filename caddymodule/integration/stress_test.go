@@ -179,7 +179,7 @@ func second(path string, g *gateway) (string, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	cmd := command(ctx, path, "run", "--config", g.file, "--adapter", "caddyfile")
-	cmd.Env = append(slices.Clone(g.env), "PORT="+portOf(freeAddr(g.t)), "ADMIN="+freeAddr(g.t))
+	cmd.Env = append(slices.Clone(g.env), "PORT="+portOf(gatetest.FreeAddr(g.t)), "ADMIN="+gatetest.FreeAddr(g.t))
 	out, err := cmd.CombinedOutput()
 	if ctx.Err() != nil {
 		return string(out), nil

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/quotagate/quotagate/caddymodule/gatetest"
 )
 
 // mirror answers in many ways, as the path says, and writes down what it was asked.
@@ -142,7 +143,7 @@ func TestTransparency(t *testing.T) {
 	t.Parallel()
 	m := &mirror{}
 	backend := strings.TrimPrefix(serve(t, m), "http://")
-	plainAddr := freeAddr(t)
+	plainAddr := gatetest.FreeAddr(t)
 	config := func(transport string) string {
 		return preamble + `http://:{$PORT} {
 	quota {
@@ -160,7 +161,7 @@ http://:` + portOf(plainAddr) + ` {
 `
 	}
 	g := start(t, "", config(""))
-	verbatim := start(t, "", strings.ReplaceAll(config(" {\n\t\ttransport http {\n\t\t\tcompression off\n\t\t}\n\t}"), portOf(plainAddr), portOf(freeAddr(t))))
+	verbatim := start(t, "", strings.ReplaceAll(config(" {\n\t\ttransport http {\n\t\t\tcompression off\n\t\t}\n\t}"), portOf(plainAddr), portOf(gatetest.FreeAddr(t))))
 	for name, request := range exchanges {
 		want, wantSeen := wire(t, plainAddr, request), m.take()
 		got, gotSeen := wire(t, g.addr, request), m.take()

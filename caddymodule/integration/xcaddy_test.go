@@ -94,7 +94,7 @@ func TestXcaddyBuildLimits(t *testing.T) {
 // it denies.
 func limitedBy(t *testing.T, caddy, dir string) {
 	t.Helper()
-	addr, admin := freeAddr(t), freeAddr(t)
+	addr, admin := gatetest.FreeAddr(t), gatetest.FreeAddr(t)
 	file := filepath.Join(dir, "Caddyfile")
 	config := site(gatetest.NewBackend(nil).Serve(t).URL, `	quota_account
 	quota {

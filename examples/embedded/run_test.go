@@ -15,6 +15,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/quotagate/quotagate/caddymodule/gatetest"
 )
 
 // output is what the program has printed so far.
@@ -41,17 +43,12 @@ func (o *output) String() string {
 	return o.b.String()
 }
 
-// freePorts are ports that nobody listened on a moment ago.
+// freePorts are ports that nobody else gets.
 func freePorts(t *testing.T, n int) []string {
 	t.Helper()
 	ports := make([]string, n)
 	for i := range ports {
-		l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "localhost:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer l.Close() // all are held until all are chosen
-		_, ports[i], _ = net.SplitHostPort(l.Addr().String())
+		_, ports[i], _ = net.SplitHostPort(gatetest.FreeAddr(t))
 	}
 	return ports
 }

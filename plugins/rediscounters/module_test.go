@@ -193,25 +193,14 @@ func TestWaysIn(t *testing.T) {
 func encrypted(t *testing.T, args ...string) (s *gatetest.RedisServer, url string) {
 	t.Helper()
 	dir := t.TempDir()
-	ca, port := selfSigned(t, dir), freePort(t)
+	ca, addr := selfSigned(t, dir), gatetest.FreeAddr(t)
+	_, port, err := net.SplitHostPort(addr)
+	if err != nil {
+		t.Fatal(err)
+	}
 	s = gatetest.Redis(t, append(args, "--tls-port", port, "--tls-cert-file", ca, "--tls-key-file", filepath.Join(dir, "key.pem"),
 		"--tls-ca-cert-file", ca, "--tls-auth-clients", "no")...)
-	return s, "rediss://127.0.0.1:" + port + "?ca=" + ca
-}
-
-func freePort(t *testing.T) string {
-	t.Helper()
-	var lc net.ListenConfig
-	l, err := lc.Listen(t.Context(), "tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close() // only its port is wanted
-	_, port, err := net.SplitHostPort(l.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	return port
+	return s, "rediss://" + addr + "?ca=" + ca
 }
 
 // selfSigned writes cert.pem and key.pem and answers the former.
