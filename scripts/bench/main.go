@@ -28,6 +28,7 @@ func main() {
 	flag.IntVar(&o.clients, "clients", 16, "concurrent connections to each")
 	flag.StringVar(&o.gogc, "gogc", "100", "GOGC of both")
 	flag.StringVar(&o.counters, "counters", "memory", "where it counts: memory, or redis, of which it starts one")
+	flag.BoolVar(&o.socket, "socket", false, "it reaches that Redis by a unix socket, not by TCP")
 	flag.BoolVar(&o.refuse, "refuse", false, "ours refuses each request by a rate limit, while plain Caddy proxies it")
 	flag.BoolVar(&o.release, "release", false, "ours with the settings of "+unit+", plain Caddy as it comes")
 	flag.StringVar(&o.headers, "headers", "both", "the directive's option headers")
@@ -47,7 +48,7 @@ type options struct {
 	ours, plain, gogc, headers, stage, profile, counters string
 	pairs, requests, clients                             int
 	profileTime                                          time.Duration
-	refuse, release                                      bool
+	socket, refuse, release                              bool
 }
 
 // sample is what one measurement says of one process.

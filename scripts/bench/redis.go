@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os/exec"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"syscall"
@@ -16,17 +17,25 @@ import (
 // shares the other core with the clients and the backend.
 type redisServer struct {
 	process
+	url    string // by which ours reaches it
 	client *redis.Client
 }
 
-func startRedis(ctx context.Context, dir string) (*redisServer, error) {
+func startRedis(ctx context.Context, dir string, socket bool) (*redisServer, error) {
 	s := &redisServer{}
 	var err error
 	if s.addr, err = freeAddr(ctx); err != nil {
 		return nil, err
 	}
 	host, port, _ := strings.Cut(s.addr, ":")
-	s.cmd = exec.CommandContext(ctx, "redis-server", "--bind", host, "--port", port, "--dir", dir, "--save", "", "--appendonly", "no")
+	args := []string{"--bind", host, "--port", port, "--dir", dir, "--save", "", "--appendonly", "no"}
+	s.url = "redis://" + s.addr
+	if socket {
+		file := filepath.Join(dir, "redis.sock")
+		args = append(args, "--unixsocket", file)
+		s.url = "unix://" + file
+	}
+	s.cmd = exec.CommandContext(ctx, "redis-server", args...)
 	s.cmd.Cancel = func() error { return s.cmd.Process.Signal(syscall.SIGTERM) }
 	if err := s.cmd.Start(); err != nil {
 		return nil, fmt.Errorf("starting redis-server: %w", err)

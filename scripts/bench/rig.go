@@ -103,10 +103,10 @@ func (r *rig) start(ctx context.Context, dir, backend string, o options) (err er
 	switch o.counters {
 	case "memory":
 	case "redis":
-		if r.redis, err = startRedis(ctx, dir); err != nil {
+		if r.redis, err = startRedis(ctx, dir, o.socket); err != nil {
 			return err
 		}
-		counters = "counters redis redis://" + r.redis.addr + " {\n\t\t\ttimeout 10s\n\t\t}"
+		counters = "counters redis " + r.redis.url + " {\n\t\t\ttimeout 10s\n\t\t}"
 	default:
 		return fmt.Errorf("unknown counters %q: want memory or redis", o.counters)
 	}
