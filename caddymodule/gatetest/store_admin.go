@@ -223,18 +223,18 @@ func testOverridesAudited(t *storeTest) {
 	if err != nil || len(quotas) != 1 || quotas[0].By != "root" || quotas[0].Reason != "sorry" || len(rates) != 1 || rates[0].By != "root" {
 		t.Errorf("%+v, %+v, %v", quotas, rates, err)
 	}
-	if _, err := t.store.RevokeOverrides(t.Context(), root, "user:bob", id, ""); !isErr(err, store.ErrOverrideNotFound) {
+	if _, err := t.store.RevokeOverrides(t.Context(), root, "user:bob", store.Revocation{ID: id}); !isErr(err, store.ErrOverrideNotFound) {
 		t.Errorf("of another account: %v", err)
 	}
-	if n, err := t.store.RevokeOverrides(t.Context(), root, alice, id, ""); err != nil || n != 1 {
+	if n, err := t.store.RevokeOverrides(t.Context(), root, alice, store.Revocation{ID: id}); err != nil || n != 1 {
 		t.Errorf("one: %d, %v", n, err)
 	}
 	t.wantNoted("override.revoked", map[string]store.AuditChange{"override": {From: quotaWas}})
-	if n, err := t.store.RevokeOverrides(t.Context(), root, alice, "", ""); err != nil || n != 1 {
+	if n, err := t.store.RevokeOverrides(t.Context(), root, alice, store.Revocation{}); err != nil || n != 1 {
 		t.Errorf("the rest: %d, %v", n, err)
 	}
 	t.wantNoted("override.revoked", map[string]store.AuditChange{"override": {From: rateWas}})
-	if n, err := t.store.RevokeOverrides(t.Context(), root, alice, "", ""); err != nil || n != 0 {
+	if n, err := t.store.RevokeOverrides(t.Context(), root, alice, store.Revocation{}); err != nil || n != 0 {
 		t.Errorf("none: %d, %v", n, err)
 	}
 	if n := t.number("SELECT COUNT(*) FROM audit_events WHERE account_id = 'alice' AND resource_type = 'override'"); n != 4 {

@@ -62,7 +62,7 @@ func testKeyOnce(t *storeTest) {
 func testKeyOfTheDead(t *storeTest) {
 	first, _, err := t.begin("h")
 	t.ok(err)
-	t.clock.Add(2 * time.Minute)
+	t.clock.Add(store.IdempotencyLease + time.Second)
 	second, a, err := t.begin("h") // nothing was done: it is carried out
 	if must(t, a, err) != nil {
 		t.Fatal("a key whose holder died has an answer")
@@ -77,7 +77,7 @@ func testKeyOfTheDead(t *storeTest) {
 	t.wantBegin("h", store.ErrKeyInFlight)
 	t.ok(t.done(second))
 	t.ok(t.store.ReleaseIdempotent(t.Context(), second)) // it was done: the key stays
-	t.clock.Add(2 * time.Minute)
+	t.clock.Add(store.IdempotencyLease + time.Second)
 	t.wantBegin("h", store.ErrKeyAnswerLost)
 }
 

@@ -54,7 +54,9 @@ func testQuotaOverrides(t *storeTest) {
 	if q := t.limit("jobs"); q.Limit != 16 {
 		t.Errorf("the plan's limit with both top-ups: %+v", q)
 	}
-	revoke := func() error { return second(t.store.RevokeOverrides(t.Context(), store.Actor{}, alice, topUp, "")) }
+	revoke := func() error {
+		return second(t.store.RevokeOverrides(t.Context(), store.Actor{}, alice, store.Revocation{ID: topUp}))
+	}
 	t.ok(revoke())
 	if q := t.limit("jobs"); q.Limit != 11 {
 		t.Errorf("after a top-up was revoked: %+v", q)

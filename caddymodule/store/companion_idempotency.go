@@ -15,8 +15,8 @@ import (
 const (
 	// KeepIdempotencyKey is how long a repeated request gets the first one's answer.
 	KeepIdempotencyKey = 24 * time.Hour
-	// idempotencyLease is how long a request may take before its process counts as dead.
-	idempotencyLease = time.Minute
+	// IdempotencyLease is how long a request may take before its process counts as dead.
+	IdempotencyLease = 3 * time.Minute
 )
 
 // Why a request with an idempotency key is not carried out.
@@ -63,7 +63,7 @@ func (s *Companion) BeginIdempotent(ctx context.Context, r *IdempotentRequest) (
 		now := s.now()
 		n, err := q.TakeIdempotencyKey(ctx, sqlgen.TakeIdempotencyKeyParams{
 			Owner: r.Owner, IdempotencyKey: r.Key, RequestHash: r.Hash, Holder: holder,
-			LockedUntil: column.At(now.Add(idempotencyLease)), CreatedAt: column.At(now),
+			LockedUntil: column.At(now.Add(IdempotencyLease)), CreatedAt: column.At(now),
 			CreatedAt_2: column.At(now.Add(-KeepIdempotencyKey)),
 		})
 		if err != nil || n > 0 {

@@ -3,6 +3,8 @@ package store
 import (
 	"context"
 	"fmt"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/quotagate/quotagate/caddymodule/quota"
@@ -10,9 +12,18 @@ import (
 	"github.com/quotagate/quotagate/caddymodule/store/sqlgen"
 )
 
-// RevokeOverrides ends overrides of the account, of either kind: the one with
-// that id (ErrOverrideNotFound), all of them if it is empty. It says how many.
-func (s *Companion) RevokeOverrides(ctx context.Context, by Actor, account quota.Subject, id, reason string) (int, error) {
+// Revocation says which overrides of an account end.
+type Revocation struct {
+	ID     string // of either kind; empty: all of them
+	Reason string
+	// Matches is asked for the version of the account's overrides, see
+	// OverridesVersion; nil: any (ErrChanged).
+	Matches func(version string) bool
+}
+
+// RevokeOverrides ends overrides of the account and says how many. Answers:
+// ErrOverrideNotFound for an ID, ErrChanged.
+func (s *Companion) RevokeOverrides(ctx context.Context, by Actor, account quota.Subject, r Revocation) (int, error) {
 	if err := checkAccount(account); err != nil {
 		return 0, err
 	}
@@ -23,9 +34,12 @@ func (s *Companion) RevokeOverrides(ctx context.Context, by Actor, account quota
 		if err != nil {
 			return err
 		}
+		if r.Matches != nil && !r.Matches(versionOf(all)) {
+			return ErrChanged
+		}
 		now := column.At(s.now())
 		for _, o := range all {
-			if id != "" && id != o.id {
+			if r.ID != "" && r.ID != o.id {
 				continue
 			}
 			rows, err := o.revoke(now)
@@ -34,10 +48,10 @@ func (s *Companion) RevokeOverrides(ctx context.Context, by Actor, account quota
 			}
 			if rows > 0 { // nobody else was quicker
 				n++
-				log.override("override.revoked", account, o.id, o.was, nil, reason)
+				log.override("override.revoked", account, o.id, o.was, nil, r.Reason)
 			}
 		}
-		if id != "" && n == 0 {
+		if r.ID != "" && n == 0 {
 			return ErrOverrideNotFound
 		}
 		return nil
@@ -46,6 +60,20 @@ func (s *Companion) RevokeOverrides(ctx context.Context, by Actor, account quota
 		return 0, fmt.Errorf("revoking overrides: %w", err)
 	}
 	return n, nil
+}
+
+// OverridesVersion is another whenever an account has other overrides: they are
+// added and revoked, and never edited.
+func OverridesVersion(ids []string) string {
+	return strings.Join(slices.Sorted(slices.Values(ids)), " ")
+}
+
+func versionOf(held []heldOverride) string {
+	ids := make([]string, len(held))
+	for i := range held {
+		ids[i] = held[i].id
+	}
+	return OverridesVersion(ids)
 }
 
 // heldOverride is an override that was not revoked.

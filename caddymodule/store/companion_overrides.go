@@ -27,6 +27,9 @@ type QuotaOverride struct {
 	Starts     time.Time
 	Expires    time.Time // zero: never
 	Reason, By string
+	// Matches is asked for the version of the overrides that the account has before
+	// this one is added, see OverridesVersion; nil: any (ErrChanged).
+	Matches func(version string) bool
 }
 
 // RateOverride takes the place of an account's limit of one scope for a time.
@@ -36,13 +39,16 @@ type RateOverride struct {
 	Starts     time.Time
 	Expires    time.Time // zero: never
 	Reason, By string
+	// Matches is asked for the version of the overrides that the account has before
+	// this one is added, see OverridesVersion; nil: any (ErrChanged).
+	Matches func(version string) bool
 }
 
 // AddQuotaOverride changes the account's limit of a metric for a time and
 // returns the override's id. A zero Starts is now. Answers: ErrUnknownMetric,
-// ErrTooManyOverrides, *InvalidError.
+// ErrTooManyOverrides, ErrChanged, *InvalidError.
 func (s *Companion) AddQuotaOverride(ctx context.Context, by Actor, account quota.Subject, o QuotaOverride) (string, error) {
-	id, err := s.addOverride(ctx, by, account, overriding{o.Metric, o.Starts, o.Expires, o.Reason}, func(q *sqlgen.Queries, id string, starts column.Time) (map[string]any, error) {
+	id, err := s.addOverride(ctx, by, account, overriding{o.Metric, o.Starts, o.Expires, o.Reason, o.Matches}, func(q *sqlgen.Queries, id string, starts column.Time) (map[string]any, error) {
 		switch {
 		case o.Mode != ModeSet && o.Mode != ModeAdd:
 			return nil, invalid("mode", "%q is neither %q nor %q", o.Mode, ModeSet, ModeAdd)
@@ -80,9 +86,10 @@ func orUnlimited(limit sql.NullInt64) any {
 }
 
 // AddRateOverride changes the account's limit of a scope for a time and returns
-// the override's id. A zero Starts is now. Answers: ErrTooManyOverrides, *InvalidError.
+// the override's id. A zero Starts is now. Answers: ErrTooManyOverrides,
+// ErrChanged, *InvalidError.
 func (s *Companion) AddRateOverride(ctx context.Context, by Actor, account quota.Subject, o RateOverride) (string, error) {
-	id, err := s.addOverride(ctx, by, account, overriding{o.Scope, o.Starts, o.Expires, o.Reason}, func(q *sqlgen.Queries, id string, starts column.Time) (map[string]any, error) {
+	id, err := s.addOverride(ctx, by, account, overriding{o.Scope, o.Starts, o.Expires, o.Reason, o.Matches}, func(q *sqlgen.Queries, id string, starts column.Time) (map[string]any, error) {
 		if o.Rate.Window%time.Second != 0 {
 			return nil, invalid("window", "%s is not a whole number of seconds", o.Rate.Window)
 		}
@@ -107,6 +114,7 @@ type overriding struct {
 	name            string // of the metric or scope
 	starts, expires time.Time
 	reason          string
+	matches         func(version string) bool
 }
 
 func (s *Companion) addOverride(ctx context.Context, by Actor, account quota.Subject, o overriding,
@@ -133,6 +141,13 @@ func (s *Companion) addOverride(ctx context.Context, by Actor, account quota.Sub
 		p := sqlgen.LockAccountParams{ID: account.ID(), Kind: account.Kind(), FirstSeenAt: now}
 		if err := q.LockAccount(ctx, p); err != nil {
 			return fmt.Errorf("locking account: %w", err)
+		}
+		held, err := heldOverrides(ctx, q, account.ID())
+		if err != nil {
+			return err
+		}
+		if o.matches != nil && !o.matches(versionOf(held)) {
+			return ErrChanged
 		}
 		n, err := q.CountOverrides(ctx, sqlgen.CountOverridesParams{AccountID: account.ID(), ExpiresAt: now})
 		if err != nil {

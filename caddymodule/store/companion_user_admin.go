@@ -88,6 +88,9 @@ func (c *userChange) patchStatus(ctx context.Context, p UserPatch) error {
 }
 
 func (c *userChange) patchPlan(ctx context.Context, p UserPatch) error {
+	if c.control.State == controlDeleted {
+		return ErrUserDeleted
+	}
 	account := quota.UserSubject(c.user.ID)
 	before, err := c.s.accountState(ctx, c.q, account)
 	if err != nil {
@@ -187,8 +190,9 @@ func (c *userChange) endBilling(ctx context.Context) error {
 // freeEmail puts another address in the place of the user's, and keeps that
 // encrypted. An address that cannot be encrypted stays.
 func (c *userChange) freeEmail(ctx context.Context, seal func(userID, email string) string) error {
-	if c.user.Email == nil || *c.user.Email == "" {
-		return nil
+	email, err := c.email(ctx)
+	if err != nil || email == "" {
+		return err
 	}
 	if seal == nil {
 		w := notWritten("without an encryption_key the address stays as it is")
@@ -197,15 +201,42 @@ func (c *userChange) freeEmail(ctx context.Context, seal func(userID, email stri
 	}
 	freed := freedEmail(c.user.ID)
 	w := HostWrite{Updated: true}
-	if c.host.h.users != nil {
+	if c.hostHasEmails() && email != freed {
 		w = c.host.setEmail(ctx, c.user.ID, &freed)
 	}
 	c.result.Email = &w
 	if !w.Updated {
 		return nil
 	}
-	c.control.OriginalEmail = text(seal(c.user.ID, *c.user.Email))
+	if email != freed { // else the address could not be given back, and is kept already
+		c.control.OriginalEmail = text(seal(c.user.ID, email))
+	}
 	return c.setAccountEmail(ctx, sql.NullString{})
+}
+
+// hostHasEmails reports whether the host says what a user's address is; else it is
+// what tokens have told.
+func (c *userChange) hostHasEmails() bool {
+	users := c.host.h.users
+	return users != nil && users.columns["email"].there()
+}
+
+// email is the user's address, empty if none is known.
+func (c *userChange) email(ctx context.Context) (string, error) {
+	if c.hostHasEmails() {
+		if c.user.Email == nil {
+			return "", nil
+		}
+		return *c.user.Email, nil
+	}
+	row, err := first(c.q.GetAccount(ctx, c.user.ID))
+	if err != nil {
+		return "", fmt.Errorf("loading account: %w", err)
+	}
+	if row == nil {
+		return "", nil
+	}
+	return row.Email.String, nil
 }
 
 // setAccountEmail writes what was learned from tokens.
@@ -237,11 +268,12 @@ type Restoration struct {
 // RestoreUser lets a deleted user in again, with the status and the e-mail
 // address from before, if nobody else has that by now. Tokens that were revoked
 // stay so, and so does the role of an admin. A user who is not deleted stays as
-// he is. Answers: ErrUserNotFound, ErrChanged.
+// he is, but for an address that could not be given back before and can be now.
+// Answers: ErrUserNotFound, ErrChanged.
 func (s *Companion) RestoreUser(ctx context.Context, by Actor, id string, r Restoration) (*UserResult, error) {
 	result, err := s.changeUser(ctx, by, id, r.Precondition, func(ctx context.Context, c *userChange) error {
 		if c.control.State != controlDeleted {
-			return nil
+			return c.returnKept(ctx, r)
 		}
 		if err := c.returnEmail(ctx, r.Open); err != nil {
 			return err
@@ -275,7 +307,7 @@ func (c *userChange) returnEmail(ctx context.Context, open func(userID, sealed s
 		w = notWritten("the address cannot be decrypted: %v", err)
 		return nil
 	}
-	if w.Updated = true; c.host.h.users != nil {
+	if w.Updated = true; c.hostHasEmails() {
 		w = c.host.setEmail(ctx, c.user.ID, &email)
 	}
 	if !w.Updated {
@@ -283,6 +315,24 @@ func (c *userChange) returnEmail(ctx context.Context, open func(userID, sealed s
 	}
 	c.control.OriginalEmail = text("")
 	return c.setAccountEmail(ctx, text(email))
+}
+
+// returnKept gives a restored user the address that somebody else had when the
+// user was restored, unless the user has chosen another since.
+func (c *userChange) returnKept(ctx context.Context, r Restoration) error {
+	present, err := c.email(ctx)
+	if err != nil || present != freedEmail(c.user.ID) {
+		return err
+	}
+	if err := c.returnEmail(ctx, r.Open); err != nil {
+		return err
+	}
+	if c.result.Email == nil || !c.result.Email.Updated {
+		return nil
+	}
+	c.result.Changed = true
+	c.record("user.email_returned", r.Reason, nil)
+	return c.putControl(ctx)
 }
 
 // LogOutUser refuses all tokens of the user that were issued up to now, and marks
@@ -299,6 +349,22 @@ func (s *Companion) LogOutUser(ctx context.Context, by Actor, id, reason string,
 		return nil, fmt.Errorf("revoking sessions: %w", err)
 	}
 	return r, nil
+}
+
+// NoteClearing records that counters of the user are about to be emptied, of the
+// named scopes or of all.
+func (s *Companion) NoteClearing(ctx context.Context, by Actor, id, reason string, scopes []string) error {
+	_, err := s.changeUser(ctx, by, id, Precondition{}, func(_ context.Context, c *userChange) error {
+		c.audit.add(AuditEvent{
+			Action: "user.rate_limits_clearing", ResourceType: "user", ResourceID: c.user.ID, Account: c.user.ID, Reason: reason,
+			Metadata: map[string]any{"scopes": scopes},
+		})
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("noting that limits are cleared: %w", err)
+	}
+	return nil
 }
 
 // NoteCleared records that counters of the user were emptied, and tells every

@@ -176,18 +176,23 @@ func (c *userChange) setState(ctx context.Context, state, reason string) error {
 		}
 	}
 	c.control.State, c.control.Reason, c.control.Until = state, said(reason), column.Time{}
+	c.result.Changed = true
+	return c.putControl(ctx)
+}
+
+// putControl writes what was decided about the user.
+func (c *userChange) putControl(ctx context.Context) error {
 	c.control.UpdatedBy, c.control.UpdatedAt = text(c.actorName()), c.now
 	p := sqlgen.PutControlParams{
-		UserID: c.user.ID, State: state, Reason: c.control.Reason, OriginalEmail: c.control.OriginalEmail,
+		UserID: c.user.ID, State: c.control.State, Reason: c.control.Reason, Until: c.control.Until, OriginalEmail: c.control.OriginalEmail,
 		UpdatedBy: c.control.UpdatedBy, UpdatedAt: c.now,
 	}
-	if state != controlActive {
+	if c.control.State != controlActive {
 		p.PreviousStatus = c.control.PreviousStatus
 	}
 	if err := c.q.PutControl(ctx, p); err != nil {
 		return fmt.Errorf("writing user_controls: %w", err)
 	}
-	c.result.Changed = true
 	return nil
 }
 

@@ -146,7 +146,7 @@ func TestQueriesUseIndexes(t *testing.T) {
 		"adjustment": func() error {
 			return second(s.AdjustUsage(ctx, store.Actor{}, account, store.Adjustment{Metric: "jobs", Delta: 1}))
 		},
-		"overrides": func() error { return second(s.RevokeOverrides(ctx, store.Actor{}, account, "", "")) },
+		"overrides": func() error { return second(s.RevokeOverrides(ctx, store.Actor{}, account, store.Revocation{})) },
 	} {
 		trace.taken()
 		if err := do(); err != nil {

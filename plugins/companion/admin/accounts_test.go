@@ -234,3 +234,42 @@ func TestStats(t *testing.T) {
 		"by_plan": {"free": 2, "pro": 1, "enterprise": 0}, "trialing": 0, "past_due": 0, "mrr_cents": %[1]d, "currency": "usd",
 		"mrr_by_currency": {"usd": %[1]d}}`, (12*1999+19990)/12))
 }
+
+// A tag of the overrides that an account had before does not match any more; usage
+// has no tag.
+func TestIfMatchOfAccounts(t *testing.T) {
+	t.Parallel()
+	f := start(t)
+	f.host()
+	const overrides, add = "/v1/admin/accounts/42/overrides", `{"metric":"jobs","mode":"add","limit":1}`
+	none := f.do("GET", overrides, "").want(200).Header().Get("Etag")
+	one := f.do("POST", overrides, add, "If-Match: "+none).want(201).Header().Get("Etag")
+	if got := f.do("GET", overrides, "").want(200).Header().Get("Etag"); got != one || got == none {
+		t.Errorf("tags: %s of none, %s as it was added, %s as it is read", none, one, got)
+	}
+	before := len(f.audited())
+	f.do("POST", overrides, add, "If-Match: "+none).want(412)
+	f.do("DELETE", overrides, "", "If-Match: "+none).want(412)
+	f.do("PUT", "/v1/admin/accounts/42/usage/storage_bytes", `{"value": 1}`, "If-Match: "+one).want(412)
+	f.do("POST", "/v1/admin/accounts/42/usage/adjust", `{"metric":"jobs","delta":1}`, "If-Match: "+one).want(412)
+	if got := f.audited(); len(got) != before {
+		t.Errorf("refused, and done: %v", got[before:])
+	}
+	f.do("PUT", "/v1/admin/accounts/42/usage/storage_bytes", `{"value": 1}`, "If-Match: *").want(200)
+	f.do("DELETE", overrides, "", "If-Match: "+one).want(200)
+}
+
+// What is wrong with the input is said at its place, as FastAPI says it.
+func TestPlacesOfWhatIsWrong(t *testing.T) {
+	t.Parallel()
+	f := start(t)
+	f.host()
+	for _, c := range []struct{ method, target, body, want string }{
+		{"POST", "/v1/admin/users/bulk", `{"ids":["42"],"action":"suspend"}`, `{"loc":["body","reason"],"msg":"Field required","type":"missing"}`},
+		{"PUT", "/v1/admin/accounts/42/usage/nothing", `{"value":1}`, `{"loc":["path","metric"],"msg":"no plan names this metric","type":"value_error"}`},
+		{"PUT", "/v1/admin/accounts/42/usage/jobs", `{"value":1}`, `{"loc":["path","metric"],"msg":"is counted per period and cannot be set","type":"value_error"}`},
+	} {
+		f.do(c.method, c.target, c.body).want(422).wantBody(`{"detail":[` + c.want + `]}`)
+	}
+	f.do("GET", "/v1/admin/users/%00", "").want(404)
+}

@@ -1,8 +1,13 @@
 package admin
 
 import (
+	"context"
 	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"runtime"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/quotagate/quotagate/caddymodule/quota"
@@ -46,6 +51,39 @@ func TestBulk(t *testing.T) {
 	f.exec(`WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 1001)
 		INSERT INTO users (id, username, status) SELECT 'many' || i, 'many', 'active' FROM n`)
 	f.do("POST", "/v1/admin/users/bulk", `{"filter":{"search":"many"},"action":"suspend","reason":"x"}`).want(422)
+}
+
+// A client that leaves during a request with a key, and repeats it, finds it
+// carried out once, and whole.
+func TestBulkWhoseClientLeaves(t *testing.T) {
+	t.Parallel()
+	f := start(t)
+	f.host()
+	f.exec(`WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 300)
+		INSERT INTO users (id, username, status) SELECT 'many' || i, 'many', 'active' FROM n`)
+	send := func(ctx context.Context) *reply {
+		r := httptest.NewRequestWithContext(ctx, http.MethodPost, "/v1/admin/users/bulk", strings.NewReader(`{"filter":{"search":"many"},"action":"suspend","reason":"a wave"}`))
+		r.Header.Set("Content-Type", "application/json")
+		r.Header.Set("Idempotency-Key", "1")
+		return f.send(&quota.Principal{Subject: quota.UserSubject(boss)}, r)
+	}
+	ctx, leave := context.WithCancel(t.Context())
+	var left sync.WaitGroup
+	left.Go(func() {
+		for f.number("SELECT COUNT(*) FROM user_controls") < 20 {
+			runtime.Gosched()
+		}
+		leave()
+	})
+	send(ctx)
+	left.Wait()
+	again := send(t.Context())
+	if n := f.number("SELECT COUNT(*) FROM user_controls WHERE state = 'suspended'"); n != 300 {
+		t.Errorf("%d of 300 are suspended", n)
+	}
+	if r := again.want(200).json(); again.Header().Get("Idempotent-Replayed") != "true" || r["changed"] != 300.0 {
+		t.Errorf("repeated: %v %v", again.Header(), r)
+	}
 }
 
 // A repeated request is carried out once, and nobody can repeat somebody else's.

@@ -69,6 +69,10 @@ func (s *service) clearRateLimits(ctx context.Context, st *store.Companion, in *
 	// them out of the audit log.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), clearTime)
 	defer cancel()
+	// Nor do records that fail in between.
+	if err := st.NoteClearing(ctx, s.actor(ctx), u.ID, reason, scopes); err != nil {
+		return limitsCleared{}, "", err
+	}
 	ours, err := s.reset(ctx, quota.UserSubject(u.ID), scopes)
 	if err != nil {
 		err = fmt.Errorf("emptying the counters: %w", err)

@@ -46,6 +46,7 @@ type override struct {
 
 type createOverrideInput struct {
 	AccountPath
+	api.Match
 	Body struct {
 		Metric    string     `json:"metric,omitempty" maxLength:"64" example:"jobs" doc:"Changes a quota: say mode, and limit or unlimited."`
 		Mode      string     `json:"mode,omitempty" enum:"set,add" doc:"set takes the place of the plan's limit, add is a top-up."`
@@ -60,8 +61,14 @@ type createOverrideInput struct {
 	}
 }
 
+type revokeOverridesInput struct {
+	AccountPath
+	api.Match
+}
+
 type revokeOverrideInput struct {
 	AccountPath
+	api.Match
 	Override string `path:"override_id" maxLength:"255"`
 }
 
@@ -80,19 +87,19 @@ func registerOverrides(a huma.API, s *service) {
 		OperationID: "create-override", Method: http.MethodPost, Path: "/v1/admin/accounts/{id}/overrides",
 		Summary: "Give an account a limit of its own, or a top-up", DefaultStatus: http.StatusCreated,
 		Description: "Of several that set the same limit the one that started last counts; top-ups add up.",
-		Errors:      []int{http.StatusNotFound, http.StatusConflict, http.StatusUnprocessableEntity},
+		Errors:      []int{http.StatusNotFound, http.StatusConflict, http.StatusPreconditionFailed, http.StatusUnprocessableEntity},
 	}, s.createOverride)
 	add(a, s, huma.Operation{
 		OperationID: "revoke-override", Method: http.MethodDelete, Path: "/v1/admin/accounts/{id}/overrides/{override_id}", Summary: "End one of them",
-		Errors: []int{http.StatusNotFound},
+		Errors: []int{http.StatusNotFound, http.StatusPreconditionFailed},
 	}, func(ctx context.Context, st *store.Companion, in *revokeOverrideInput) (revokedOverrides, string, error) {
-		return revokeOverrides(ctx, st, &in.AccountPath, in.Override)
+		return revokeOverrides(ctx, st, &in.AccountPath, in.Match, in.Override)
 	})
 	add(a, s, huma.Operation{
 		OperationID: "revoke-overrides", Method: http.MethodDelete, Path: "/v1/admin/accounts/{id}/overrides", Summary: "End all of them",
-		Errors: []int{http.StatusNotFound},
-	}, func(ctx context.Context, st *store.Companion, in *AccountPath) (revokedOverrides, string, error) {
-		return revokeOverrides(ctx, st, in, "")
+		Errors: []int{http.StatusNotFound, http.StatusPreconditionFailed},
+	}, func(ctx context.Context, st *store.Companion, in *revokeOverridesInput) (revokedOverrides, string, error) {
+		return revokeOverrides(ctx, st, &in.AccountPath, in.Match, "")
 	})
 }
 
@@ -102,7 +109,16 @@ func (s *service) listOverrides(ctx context.Context, st *store.Companion, in *Ac
 		return overrideList{}, "", err
 	}
 	list, err := s.overridesOf(ctx, st, account)
-	return overrideList{Overrides: list, Total: len(list)}, "", err
+	return overrideList{Overrides: list, Total: len(list)}, tagOf(list), err
+}
+
+// tagOf is the ETag of an account's overrides.
+func tagOf(list []override) string {
+	ids := make([]string, len(list))
+	for i := range list {
+		ids[i] = list[i].ID
+	}
+	return api.ETag(store.OverridesVersion(ids))
 }
 
 func (s *service) overridesOf(ctx context.Context, st *store.Companion, account quota.Subject) ([]override, error) {
@@ -161,15 +177,16 @@ func (s *service) createOverride(ctx context.Context, st *store.Companion, in *c
 	var starts, expires time.Time
 	set(&starts, b.StartsAt)
 	set(&expires, b.ExpiresAt)
+	matches := precondition(in.Match, false).Matches
 	var id string
 	if b.Metric != "" {
-		o := store.QuotaOverride{Metric: b.Metric, Mode: b.Mode, Unlimited: b.Unlimited, Starts: starts, Expires: expires, Reason: b.Reason}
+		o := store.QuotaOverride{Metric: b.Metric, Mode: b.Mode, Unlimited: b.Unlimited, Starts: starts, Expires: expires, Reason: b.Reason, Matches: matches}
 		set(&o.Limit, b.Limit)
 		id, err = st.AddQuotaOverride(ctx, api.Actor(ctx), account, o)
 	} else {
 		id, err = st.AddRateOverride(ctx, api.Actor(ctx), account, store.RateOverride{
 			Scope: b.Scope, Rate: quota.Rate{Requests: *b.Requests, Window: time.Duration(*b.Window) * time.Second},
-			Starts: starts, Expires: expires, Reason: b.Reason,
+			Starts: starts, Expires: expires, Reason: b.Reason, Matches: matches,
 		})
 	}
 	if err != nil {
@@ -178,7 +195,7 @@ func (s *service) createOverride(ctx context.Context, st *store.Companion, in *c
 	list, err := s.overridesOf(ctx, st, account)
 	for _, o := range list {
 		if o.ID == id {
-			return o, "", nil
+			return o, tagOf(list), nil
 		}
 	}
 	if err == nil {
@@ -187,12 +204,12 @@ func (s *service) createOverride(ctx context.Context, st *store.Companion, in *c
 	return override{}, "", err
 }
 
-func revokeOverrides(ctx context.Context, st *store.Companion, in *AccountPath, id string) (revokedOverrides, string, error) {
+func revokeOverrides(ctx context.Context, st *store.Companion, in *AccountPath, match api.Match, id string) (revokedOverrides, string, error) {
 	account, err := in.account(ctx, st)
 	if err != nil {
 		return revokedOverrides{}, "", err
 	}
-	n, err := st.RevokeOverrides(ctx, api.Actor(ctx), account, id, "")
+	n, err := st.RevokeOverrides(ctx, api.Actor(ctx), account, store.Revocation{ID: id, Matches: precondition(match, false).Matches})
 	message := "Override revoked"
 	if id == "" {
 		message = "All overrides revoked"

@@ -55,6 +55,77 @@ func TestDeleteAndRestore(t *testing.T) {
 	}
 }
 
+// An address that could not be given back at once is given back when it is free
+// again, however often the user is deleted and restored meanwhile; one that the
+// user has chosen since stays.
+func TestAddressThatWasKeptIsGivenBackLater(t *testing.T) {
+	t.Parallel()
+	f := start(t)
+	f.host()
+	restore := func(moved any) {
+		t.Helper()
+		if r := f.do("POST", "/v1/admin/users/42/restore", "").want(200).json(); r["email_moved"] != moved {
+			t.Errorf("%v, want email_moved %v", r, moved)
+		}
+	}
+	address := func(want string) {
+		t.Helper()
+		if got := f.text("SELECT email FROM users WHERE id = '42'"); got != want {
+			t.Errorf("the host has %s, want %s", got, want)
+		}
+	}
+	f.do("DELETE", "/v1/admin/users/42", "").want(200)
+	f.exec(`INSERT INTO users (id, email, status) VALUES ('43', 'ann@example.com', 'active')`)
+	restore(false)
+	f.do("DELETE", "/v1/admin/users/42", "").want(200)
+	restore(false)
+	f.exec(`UPDATE users SET email = 'other@example.com' WHERE id = '43'`) // it is free again
+	f.do("PATCH", "/v1/admin/users/42", `{"status":"suspended"}`).want(200)
+	restore(true)
+	address("ann@example.com")
+	if got := f.text("SELECT state || ' ' || COALESCE(original_email, '') FROM user_controls WHERE user_id = '42'"); got != "suspended " {
+		t.Errorf("the records have %s", got)
+	}
+	if got := f.audited(); got[len(got)-1] != "user.email_returned 42 by boss" {
+		t.Errorf("audited %v", got)
+	}
+	f.do("PATCH", "/v1/admin/users/42", `{"status":"active"}`).want(200)
+	f.do("DELETE", "/v1/admin/users/42", "").want(200)
+	f.exec(`UPDATE users SET email = 'ann@example.com' WHERE id = '43'`)
+	restore(false)
+	f.exec(`UPDATE users SET email = 'chosen@example.com' WHERE id = '42'`)
+	f.exec(`UPDATE users SET email = 'other@example.com' WHERE id = '43'`)
+	restore(nil)
+	address("chosen@example.com")
+}
+
+// Where the host has no column for addresses, the one that tokens have told is
+// sealed and given back.
+func TestAddressOfTokensIsFreed(t *testing.T) {
+	t.Parallel()
+	f := start(t)
+	f.exec(`CREATE TABLE users (id TEXT PRIMARY KEY, status TEXT)`)
+	f.exec(`INSERT INTO users VALUES ('42', 'active')`)
+	f.exec(`INSERT INTO accounts (id, kind, email) VALUES ('42', 'user', 'ann@example.com')`)
+	f.do("DELETE", "/v1/admin/users/42", "").want(200)
+	if got := f.dump("accounts"); strings.Contains(got, "ann@example.com") {
+		t.Errorf("accounts holds the address: %s", got)
+	}
+	f.do("POST", "/v1/admin/users/42/restore", "").want(200)
+	if got := f.text("SELECT email FROM accounts WHERE id = '42'"); got != "ann@example.com" {
+		t.Errorf("accounts has %s", got)
+	}
+}
+
+// The plan of a deleted user is not changed.
+func TestPlanOfADeletedUser(t *testing.T) {
+	t.Parallel()
+	f := start(t)
+	f.host()
+	f.do("DELETE", "/v1/admin/users/42", "").want(200)
+	f.do("PATCH", "/v1/admin/users/42", `{"plan_name":"pro"}`).want(409)
+}
+
 // dump is a table as text.
 func (f *fixture) dump(table string) string {
 	f.Helper()

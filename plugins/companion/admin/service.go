@@ -156,16 +156,16 @@ func described(op huma.Operation, errors ...int) huma.Operation {
 func (s *service) failure(ctx context.Context, operation string, err error) error {
 	var known *api.Error
 	var bad *store.InvalidError
-	switch {
-	case errors.As(err, &known):
+	if errors.As(err, &known) {
 		return known
-	case errors.As(err, &bad):
-		return api.Invalid(bad.Field, bad.Err.Error())
 	}
-	for _, k := range failures() {
+	for _, k := range failures() { // first: nobody has an id that cannot be one
 		if errors.Is(err, k.err) {
 			return k.answer
 		}
+	}
+	if errors.As(err, &bad) {
+		return api.Invalid(bad.Field, bad.Err.Error())
 	}
 	s.fault(ctx, operation, err)
 	return api.Unavailable()
@@ -190,7 +190,7 @@ func failures() []known {
 		{store.ErrStripeManaged, api.Refuse(http.StatusConflict, "stripe_managed", "This subscription is managed by Stripe: change it there")},
 		{store.ErrOverrideNotFound, api.NewError(http.StatusNotFound, "Override not found")},
 		{store.ErrUnknownMetric, api.Invalid("metric", "no plan names this metric")},
-		{store.ErrNotLevel, api.Invalid("metric", "is counted per period and cannot be set")},
+		{store.ErrNotLevel, api.InvalidPath("metric", "is counted per period and cannot be set")},
 		{store.ErrUserNotFound, api.NewError(http.StatusNotFound, "User not found")},
 		{store.ErrSelf, api.Refuse(http.StatusConflict, "cannot_modify_self", "You cannot suspend or delete yourself")},
 		{store.ErrLastSuperadmin, api.Refuse(http.StatusConflict, "last_superadmin", "This is the last superadmin")},

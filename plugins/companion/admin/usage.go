@@ -2,6 +2,7 @@ package admin
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"time"
 
@@ -12,6 +13,7 @@ import (
 
 type adjustUsageInput struct {
 	AccountPath
+	api.Match
 	Body struct {
 		Metric string `json:"metric" minLength:"1" maxLength:"64" example:"jobs" doc:"One that is counted by period; a level is set instead."`
 		Delta  int64  `json:"delta" doc:"Added to what was used; below 0: given back."`
@@ -37,6 +39,7 @@ type adjustedPeriod struct {
 
 type setLevelInput struct {
 	AccountPath
+	api.Match
 	Metric string `path:"metric" maxLength:"64" example:"storage_bytes"`
 	Body   struct {
 		Value      int64      `json:"value" minimum:"0" doc:"In the metric's own unit."`
@@ -57,17 +60,23 @@ func registerUsage(a huma.API, s *service) {
 	add(a, s, huma.Operation{
 		OperationID: "adjust-usage", Method: http.MethodPost, Path: "/v1/admin/accounts/{id}/usage/adjust", Summary: "Add to what an account has used, or give back",
 		Description: "Exactly, in the periods that contain now; gateways count on from there within 2 seconds. Of the period that the quota is for no more " +
-			"can be given back than was used; of another one what is there.",
-		Errors: []int{http.StatusNotFound, http.StatusUnprocessableEntity},
+			"can be given back than was used; of another one what is there. Usage has no version: any If-Match but * is refused.",
+		Errors: []int{http.StatusNotFound, http.StatusPreconditionFailed, http.StatusUnprocessableEntity},
 	}, adjustUsage)
 	add(a, s, huma.Operation{
 		OperationID: "set-level", Method: http.MethodPut, Path: "/v1/admin/accounts/{id}/usage/{metric}", Summary: "Say what an account holds of a level",
-		Description: "Of a metric that never resets, such as storage_bytes. What gateways count from here on is added to it.",
-		Errors:      []int{http.StatusNotFound, http.StatusUnprocessableEntity},
+		Description: "Of a metric that never resets, such as storage_bytes. What gateways count from here on is added to it. Usage has no version: any If-Match but * is refused.",
+		Errors:      []int{http.StatusNotFound, http.StatusPreconditionFailed, http.StatusUnprocessableEntity},
 	}, s.setLevel)
 }
 
+// noVersion matches the tag of nothing: usage changes with each request.
+const noVersion = ""
+
 func adjustUsage(ctx context.Context, st *store.Companion, in *adjustUsageInput) (usageAdjustment, string, error) {
+	if !in.Matches(noVersion) {
+		return usageAdjustment{}, "", api.PreconditionFailed()
+	}
 	account, err := in.account(ctx, st)
 	if err != nil {
 		return usageAdjustment{}, "", err
@@ -82,6 +91,9 @@ func adjustUsage(ctx context.Context, st *store.Companion, in *adjustUsageInput)
 }
 
 func (s *service) setLevel(ctx context.Context, st *store.Companion, in *setLevelInput) (usageLevel, string, error) {
+	if !in.Matches(noVersion) {
+		return usageLevel{}, "", api.PreconditionFailed()
+	}
 	account, err := in.account(ctx, st)
 	if err != nil {
 		return usageLevel{}, "", err
@@ -89,5 +101,8 @@ func (s *service) setLevel(ctx context.Context, st *store.Companion, in *setLeve
 	l := store.Level{Account: account, Metric: in.Metric, Value: in.Body.Value, MeasuredAt: s.now()}
 	set(&l.MeasuredAt, in.Body.MeasuredAt)
 	before, err := st.MeasureLevel(ctx, api.Actor(ctx), l, in.Body.Reason)
+	if errors.Is(err, store.ErrUnknownMetric) {
+		return usageLevel{}, "", api.InvalidPath("metric", "no plan names this metric")
+	}
 	return usageLevel{in.Metric, before, l.Value, l.MeasuredAt.UTC()}, "", err
 }

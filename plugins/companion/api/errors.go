@@ -58,9 +58,17 @@ type Refusal struct {
 }
 
 // Invalid answers 422 with what is wrong with one field of the body.
-func Invalid(field, message string) *Error {
+func Invalid(field, message string) *Error { return invalidIn("body", field, message) }
+
+// InvalidQuery answers 422 with what is wrong with a parameter of the query.
+func InvalidQuery(field, message string) *Error { return invalidIn("query", field, message) }
+
+// InvalidPath answers 422 with what is wrong with a part of the path.
+func InvalidPath(field, message string) *Error { return invalidIn("path", field, message) }
+
+func invalidIn(place, field, message string) *Error {
 	return &Error{
-		Detail: []Problem{{Loc: []any{"body", field}, Msg: message, Type: "value_error"}},
+		Detail: []Problem{{Loc: []any{place, field}, Msg: message, Type: "value_error"}},
 		status: http.StatusUnprocessableEntity,
 	}
 }
@@ -117,12 +125,19 @@ func newError(status int, message string, errs ...error) huma.StatusError {
 // in the words of our code, which are nobody's business.
 var unmarshaled = regexp.MustCompile(`^json: cannot unmarshal (.+) into Go struct field [^.]*\.(\S+) of type \S+$`)
 
+// absent is how Huma speaks of a member that is not there: at the place of the
+// object that should have it.
+var absent = regexp.MustCompile(`^expected required property (\S+) to be present$`)
+
 // problem is what Huma says is wrong, in FastAPI's shape.
 func problem(d *huma.ErrorDetail) Problem {
 	p := Problem{Msg: d.Message, Type: "value_error"}
 	where := d.Location
 	if m := unmarshaled.FindStringSubmatch(d.Message); m != nil {
 		where, p.Msg = where+"."+m[2], "cannot take a "+m[1]
+	}
+	if m := absent.FindStringSubmatch(d.Message); m != nil {
+		where, p.Msg, p.Type = where+"."+m[1], "Field required", "missing"
 	}
 	for part := range strings.SplitSeq(where, ".") {
 		name, index, listed := strings.Cut(strings.TrimSuffix(part, "]"), "[")

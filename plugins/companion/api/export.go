@@ -121,11 +121,3 @@ func Slice[T any](items []T, row func(T) []string) iter.Seq[[]string] {
 		}
 	}
 }
-
-// InvalidQuery answers 422 with what is wrong with a parameter of the query.
-func InvalidQuery(field, message string) *Error {
-	return &Error{
-		Detail: []Problem{{Loc: []any{"query", field}, Msg: message, Type: "value_error"}},
-		status: http.StatusUnprocessableEntity,
-	}
-}

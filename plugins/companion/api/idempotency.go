@@ -8,6 +8,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"time"
 	"unicode/utf8"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -99,9 +100,13 @@ func (i *idempotent) serve(w http.ResponseWriter, r *http.Request, open func() (
 	return nil
 }
 
+// carryOutTime bounds an operation, within the time after which its key could be
+// given to another.
+const carryOutTime = store.IdempotencyLease - time.Minute
+
 // carryOut runs the operation and keeps its answer, unless it has failed.
 func (i *idempotent) carryOut(w http.ResponseWriter, r *http.Request, body []byte, req *store.IdempotentRequest) {
-	// The client may leave: what was done is written down all the same.
+	// The client may leave: what was begun is done to its end, and written down.
 	ctx := context.WithoutCancel(r.Context())
 	kept := false
 	defer func() {
@@ -112,7 +117,9 @@ func (i *idempotent) carryOut(w http.ResponseWriter, r *http.Request, body []byt
 			i.server.log.Error("an idempotency key stays taken", zap.Error(err))
 		}
 	}()
-	r = r.WithContext(context.WithValue(r.Context(), idempotentKey{}, req))
+	bounded, cancel := context.WithTimeout(context.WithValue(ctx, idempotentKey{}, req), carryOutTime)
+	defer cancel()
+	r = r.WithContext(bounded)
 	r.Body = io.NopCloser(bytes.NewReader(body))
 	rec := &recorder{ResponseWriter: w, status: http.StatusOK}
 	i.next(humago.NewContext(i.op, r, rec))
