@@ -177,7 +177,8 @@ func TestCompanionAsAProcessOfItsOwn(t *testing.T) {
 	first.exec("INSERT INTO public.sessions VALUES ('7d444840-9dc0-11d1-b245-5ffdce74fad4', 1, NULL)")
 	first.stop()
 
-	companion, _ := startFile(t, "../../config/companion.Caddyfile", append(env, "QUOTA_ADMINS=root", "QUOTA_ENCRYPTION_KEY="+strings.Repeat("k", 32)))
+	companion, _ := startFile(t, "../../config/companion.Caddyfile", append(env, "QUOTA_ADMINS=root", "QUOTA_ENCRYPTION_KEY="+strings.Repeat("k", 32),
+		"QUOTA_BILLING=fake "+filepath.Join(t.TempDir(), "books.json")))
 	upstream := strings.TrimPrefix(b.Serve(t).URL, "http://")
 	g, _ := startFile(t, "../../config/gateway.Caddyfile", append(env, "COMPANION_UPSTREAM="+companion.addr, "AUTH_UPSTREAM="+upstream, "DASHBOARD_UPSTREAM="+upstream))
 	g.dsn, companion.dsn = dsn, dsn
@@ -207,6 +208,10 @@ func TestCompanionAsAProcessOfItsOwn(t *testing.T) {
 	if got := g.do("GET", "/items", u).want(t, 200).Header.Get("X-RateLimit-Remaining"); got != "299" {
 		t.Errorf("%s are left after the limits were cleared, want 299", got)
 	}
+	if got := g.send("POST", "/v1/billing/create-checkout-session", access("3"), `{"plan":"pro"}`).want(t, 200).object(t); got["checkout_url"] == nil {
+		t.Errorf("%v", got)
+	}
+	g.send("POST", "/v1/billing/webhook", "", `{}`).want(t, 400) // it is not signed
 	if got := g.do("POST", "/v1/admin/users/1/revoke-sessions", root).want(t, 200).object(t); got["count"] != 1.0 {
 		t.Errorf("%v", got)
 	}

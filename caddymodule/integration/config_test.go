@@ -199,3 +199,24 @@ func read(t testing.TB, file string) string {
 	}
 	return string(b)
 }
+
+// Both Caddyfiles that sell need no more for Stripe than what they name.
+func TestStripeFromTheEnvironment(t *testing.T) {
+	t.Parallel()
+	path, err := binary()
+	if err != nil {
+		t.Fatal(err)
+	}
+	const key, signing = "STRIPE_API_KEY=sk_test_x", "STRIPE_WEBHOOK_SECRET=whsec_1234567890"
+	for _, file := range []string{"../../Caddyfile", "../../config/companion.Caddyfile"} {
+		for without, env := range map[string][]string{"": {key, signing}, "STRIPE_API_KEY": {signing}, "STRIPE_WEBHOOK_SECRET": {key}} {
+			cmd := command(t.Context(), path, "validate", "--config", file, "--adapter", "caddyfile")
+			cmd.Env = append(os.Environ(), append(env, "HOME="+t.TempDir(), "JWT_SECRET="+secret, "QUOTA_BILLING=stripe",
+				"QUOTA_ENCRYPTION_KEY="+strings.Repeat("k", 32), "QUOTA_DSN=postgres://u@localhost/d", "QUOTA_REDIS_URL=redis://localhost")...)
+			out, err := cmd.CombinedOutput()
+			if (err == nil) != (without == "") || err != nil && !strings.Contains(string(out), without) {
+				t.Errorf("%s without %q: %v: %s", file, without, err, out)
+			}
+		}
+	}
+}

@@ -19,10 +19,10 @@ func init() { caddy.RegisterModule(new(Module)) }
 // Module sells plans by Stripe.
 type Module struct {
 	// APIKey is a secret or restricted key: sk_test_..., rk_live_.... Its mode
-	// decides which events and prices are accepted.
+	// decides which events and prices are accepted. Default: {env.STRIPE_API_KEY}.
 	APIKey string `json:"api_key,omitempty"`
 	// WebhookSecrets are the endpoint's signing secrets, whsec_...: two while one
-	// is exchanged for the other.
+	// is exchanged for the other. Default: {env.STRIPE_WEBHOOK_SECRET}.
 	WebhookSecrets []string `json:"webhook_secrets,omitempty"`
 	// Prices are Stripe's price ids by the name of the plan that they sell each
 	// month. A plan without one is sold at the price that its lookup key finds.
@@ -42,8 +42,20 @@ func (*Module) CaddyModule() caddy.ModuleInfo {
 	return caddy.ModuleInfo{ID: "quota_companion.billing.stripe", New: func() caddy.Module { return new(Module) }}
 }
 
+// The placeholders of what the config does not say.
+const (
+	defaultAPIKey        = "{env.STRIPE_API_KEY}"
+	defaultWebhookSecret = "{env.STRIPE_WEBHOOK_SECRET}"
+)
+
 // Provision resolves placeholders. It dials nobody.
 func (m *Module) Provision(caddy.Context) error {
+	if m.APIKey == "" {
+		m.APIKey = defaultAPIKey
+	}
+	if len(m.WebhookSecrets) == 0 {
+		m.WebhookSecrets = []string{defaultWebhookSecret}
+	}
 	repl := caddy.NewReplacer()
 	fields := []struct {
 		name  string
