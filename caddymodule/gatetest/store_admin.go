@@ -4,6 +4,8 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
+	"sync"
 
 	"time"
 
@@ -19,6 +21,7 @@ func adminTests() map[string]func(*storeTest) {
 		"admin, usage adjusted at once":      testAdjustConcurrently,
 		"admin, usage adjusted and the rest": testAdjustIsNobodysEpoch,
 		"admin, a level measured":            testMeasure,
+		"admin, a level measured by many":    testMeasureAtOnce,
 		"admin, plan created":                testCreatePlan,
 		"admin, plan changed":                testChangePlan,
 		"admin, plan changed at once":        testChangePlanConcurrently,
@@ -169,6 +172,27 @@ func testAdjustIsNobodysEpoch(t *storeTest) {
 	t.flush("e1", total(alice, "jobs", quota.PeriodMonth, now, 2, 0))
 	if n := t.number("SELECT MAX(seq) FROM changes"); n != latest {
 		t.Error("a flush is no change")
+	}
+}
+
+// Of levels that are set at once each replaces the one that was set before it.
+func testMeasureAtOnce(t *storeTest) {
+	const admins = 12
+	before := make([]int64, admins)
+	var all sync.WaitGroup
+	for i := range admins {
+		all.Go(func() {
+			var err error
+			before[i], err = t.store.MeasureLevel(t.Context(), root, store.Level{Account: alice, Metric: "storage_bytes", Value: int64(i + 1)}, "")
+			if err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	all.Wait()
+	slices.Sort(before)
+	if len(slices.Compact(slices.Clone(before))) != admins {
+		t.Errorf("two replaced the same: %v", before)
 	}
 }
 

@@ -127,6 +127,11 @@ func (s *Companion) MeasureLevel(ctx context.Context, by Actor, l Level, reason 
 		if err != nil {
 			return err
 		}
+		// First: what another admin sets meanwhile is what was before.
+		account := sqlgen.LockAccountParams{ID: l.Account.ID(), Kind: l.Account.Kind(), FirstSeenAt: column.At(now)}
+		if err := q.LockAccount(ctx, account); err != nil {
+			return fmt.Errorf("locking the account: %w", err)
+		}
 		key := quota.UsageKey{Metric: l.Metric, Period: quota.PeriodNone}
 		if before, err = usageOf(ctx, q, l.Account.ID(), key, nil); err != nil {
 			return err
