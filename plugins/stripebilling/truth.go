@@ -14,20 +14,26 @@ import (
 func (c *client) Subscriptions(ctx context.Context, customer string) ([]billing.Subscription, error) {
 	p := c.subscriptionList()
 	p.Customer = stripe.String(customer)
-	var subs []billing.Subscription
+	var found []*stripe.Subscription
 	err := all(ctx, c.api.V1Subscriptions.List(ctx, p), func(s *stripe.Subscription) error {
-		sub, err := c.subscription(ctx, s)
-		if err == nil {
-			subs = append(subs, sub)
-		}
-		return err
+		found = append(found, s)
+		return nil
 	})
-	if err == nil && len(subs) == 0 || errors.Is(err, billing.ErrNotFound) {
+	if err == nil && len(found) == 0 || errors.Is(err, billing.ErrNotFound) {
 		// Nothing of somebody who is not there must not pass for nothing bought: the
 		// key may be another account's.
 		return nil, c.known(ctx, customer)
 	}
-	return subs, err
+	if err != nil {
+		return nil, err
+	}
+	subs := make([]billing.Subscription, len(found))
+	for i, s := range found {
+		if subs[i], err = c.subscription(ctx, s); err != nil {
+			return nil, err
+		}
+	}
+	return subs, nil
 }
 
 // known answers nil for a customer that the account has, or has had and deleted:
@@ -130,8 +136,11 @@ func (c *client) pending(ctx context.Context, sc *stripe.SubscriptionSchedule, o
 		out.PendingPriceID, out.PendingQuantity, out.PendingAt = item.Price.ID, item.Quantity, moment(phase.StartDate)
 		// A price within a phase is an id: its lookup key is too deep to be expanded.
 		found, err := c.api.V1Prices.Retrieve(ctx, item.Price.ID, nil)
-		if err != nil {
-			return fmt.Errorf("reading the price that is pending: %w", translate(err))
+		switch err = translate(err); {
+		case errors.Is(err, billing.ErrNotFound):
+			return nil // its id may yet be known
+		case err != nil:
+			return fmt.Errorf("reading the price that is pending: %w", err)
 		}
 		out.PendingLookupKey = found.LookupKey
 		return nil

@@ -105,6 +105,19 @@ func TestFailedChangeKeepsWhatIsPending(t *testing.T) {
 	}
 }
 
+// That the price of what is pending cannot be found says nothing about what is
+// paid for now.
+func TestPendingPriceThatIsGone(t *testing.T) {
+	t.Parallel()
+	s := newShop(t)
+	s.buy("enterprise")
+	s.ok(s.Change(t.Context(), ann, "pro", ""))
+	s.want("enterprise active")
+	s.fake.Inject(stripefake.Fault{Method: http.MethodGet, Path: "/v1/prices/", Status: 404, Times: -1})
+	s.ok(s.Sync(t.Context(), s.customer()))
+	s.want("enterprise active")
+}
+
 // Who has cancelled and cannot have the smaller plan has still cancelled.
 func TestFailedDowngradeKeepsTheCancellation(t *testing.T) {
 	t.Parallel()
