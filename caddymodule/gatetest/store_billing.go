@@ -20,6 +20,8 @@ func billingTests() map[string]func(*storeTest) {
 		"of two reads the later one stays":            testStaleRead,
 		"which subscription is current":               testChooseCurrent,
 		"a grant over a paid subscription stays":      testGrantOverPaid,
+		"a grant overrules what it was forced over":   testGrantForcedOver,
+		"a grant in place of nothing paid":            testGrantWhileUnpaid,
 		"a price keeps its plan":                      testLearnedPrices,
 		"the truth once more changes nothing":         testApplyTwice,
 		"what the provider no longer has is over":     testMissingSubscription,
@@ -146,6 +148,46 @@ func testGrantOverPaid(t *storeTest) {
 	t.wantPlan("user:bob", "enterprise active")
 	t.sync("cus_2", t.billed("sub_2", "canceled", "enterprise_monthly"))
 	t.wantPlan("user:bob", "pro active")
+}
+
+// A forced grant, and one that takes its place, overrules the subscription that it
+// was forced over, and no other that is bought later.
+func testGrantForcedOver(t *storeTest) {
+	t.customer(alice, "cus_1")
+	paid := t.billed("sub_1", "active", "enterprise_monthly")
+	t.sync("cus_1", paid)
+	t.clock.Add(time.Hour)
+	for _, g := range []store.Grant{{Plan: "free", Force: true}, {Plan: "pro"}} {
+		_, err := t.store.Upgrade(t.Context(), alice, g)
+		t.ok(err)
+		t.sync("cus_1", paid)
+		t.wantPlan(alice, g.Plan+" active")
+	}
+	less := t.billed("sub_2", "active", "pro_monthly")
+	t.sync("cus_1", paid, less)
+	if s, err := t.store.CurrentSubscription(t.Context(), alice); err != nil || s.StripeSubscriptionID != "sub_2" {
+		t.Errorf("of one plan what is paid goes before what is given: %+v, %v", s, err)
+	}
+	t.sync("cus_1", paid, t.billed("sub_2", "canceled", "pro_monthly"))
+	if s, err := t.store.CurrentSubscription(t.Context(), alice); err != nil || s.Source != "manual" {
+		t.Errorf("the grant was forgotten: %+v, %v", s, err)
+	}
+}
+
+// A grant that had to be forced over nothing ends where something is paid that is
+// worth more, whenever that began.
+func testGrantWhileUnpaid(t *storeTest) {
+	t.customer(alice, "cus_1")
+	paid := t.billed("sub_1", "unpaid", "enterprise_monthly")
+	t.sync("cus_1", paid)
+	t.wantPlan(alice, "free expired")
+	t.clock.Add(time.Hour)
+	_, err := t.store.Upgrade(t.Context(), alice, store.Grant{Plan: "pro"})
+	t.ok(err)
+	t.wantPlan(alice, "pro active")
+	paid.Status = "active"
+	t.sync("cus_1", paid)
+	t.wantPlan(alice, "enterprise active")
 }
 
 func testLearnedPrices(t *storeTest) {

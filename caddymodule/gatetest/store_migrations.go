@@ -135,6 +135,32 @@ func testSeedsAgain(t *testing.T, h StoreHarness) {
 	}
 }
 
+// A grant from before the records kept what it was forced over goes on overruling
+// what was paid then.
+func testGrantsOfBefore(t *testing.T, h StoreHarness) {
+	db := h.migrated(t)
+	for reverted := ""; !strings.Contains(reverted, "granted_over"); {
+		if reverted = migrate(t, db, h, "down"); !strings.HasPrefix(reverted, "reverted") {
+			t.Fatalf("down: %q", reverted)
+		}
+	}
+	for _, row := range []string{
+		"('over', 'a', 'stripe', FALSE, '2026-01-01 00:00:00.000000Z')", "('a grant', 'a', 'manual', TRUE, '2026-01-02 00:00:00.000000Z')",
+		"('later', 'b', 'stripe', FALSE, '2026-01-02 00:00:00.000000Z')", "('before', 'b', 'manual', TRUE, '2026-01-01 00:00:00.000000Z')",
+	} {
+		if _, err := db.ExecContext(t.Context(), "INSERT INTO subscriptions (id, account_id, source, is_current, started_at, status) VALUES "+
+			strings.TrimSuffix(row, ")")+", 'active')"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	migrate(t, db, h, "up")
+	var grant, over string
+	if err := db.QueryRowContext(t.Context(), "SELECT id, granted_over FROM subscriptions WHERE granted_over IS NOT NULL").Scan(&grant, &over); err != nil ||
+		grant != "a grant" || over != "over" {
+		t.Errorf("%q is over %q, %v", grant, over, err)
+	}
+}
+
 func testMigrationsAtOnce(t *testing.T, h StoreHarness) {
 	db := h.Open(t)
 	for _, err := range concurrently(t.Context(), 4, func(ctx context.Context, _ int) error {

@@ -203,6 +203,7 @@ func migrationTests() map[string]func(*testing.T, StoreHarness) {
 	return map[string]func(*testing.T, StoreHarness){
 		"migrations up, down, up":          testUpDownUp,
 		"seeds keep an operator's edits":   testSeedsAgain,
+		"grants keep what they overrule":   testGrantsOfBefore,
 		"migrations at once":               testMigrationsAtOnce,
 		"nothing of ours where a host may": testOwnSchema,
 	}

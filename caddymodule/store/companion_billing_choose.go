@@ -98,32 +98,29 @@ func (b *billing) candidate(row *sqlgen.Subscription) (candidate, bool) {
 	return c, true
 }
 
-// best is what gives the plan. The best of what was paid and the best of what was
-// given are found first: "an admin gave it over that one" is no order among three.
+// best is what gives the plan: the best of what was paid or the best of what was
+// given. What a running grant was forced over is no choice: an admin has said so,
+// and a read must not take it back. Of nothing else a grant takes precedence, so
+// that it does not matter whether it or the news of a payment came first.
 func (b *billing) best() *candidate {
-	var paid, given *candidate
-	for i := range b.have {
-		c, ok := b.candidate(&b.have[i])
-		if !ok {
-			continue
-		}
-		kind := &given
-		if c.row.Source == sourceStripe {
-			kind = &paid
-		}
-		if *kind == nil || better(c, **kind) {
-			*kind = &c
-		}
-	}
-	switch {
-	case paid == nil || given == nil:
-		return cmp.Or(paid, given)
-	case given.running && paid.running && grantedOver(given.row, paid.row):
-		return given
-	case better(*given, *paid):
+	given := b.bestOf(func(r *sqlgen.Subscription) bool { return r.Source != sourceStripe })
+	paid := b.bestOf(func(r *sqlgen.Subscription) bool {
+		return r.Source == sourceStripe && !(given != nil && given.running && given.row.GrantedOver.String == r.ID)
+	})
+	if paid == nil || given != nil && better(*given, *paid) {
 		return given
 	}
 	return paid
+}
+
+func (b *billing) bestOf(ofKind func(*sqlgen.Subscription) bool) (best *candidate) {
+	for i := range b.have {
+		c, ok := b.candidate(&b.have[i])
+		if ok && ofKind(c.row) && (best == nil || better(c, *best)) {
+			best = &c
+		}
+	}
+	return best
 }
 
 // better orders candidates: what runs before what does not; active, trial, past
@@ -143,12 +140,6 @@ func better(x, y candidate) bool {
 		x.row.StartedAt.Compare(y.row.StartedAt.Time),
 		strings.Compare(x.row.StripeSubscriptionID.String+x.row.ID, y.row.StripeSubscriptionID.String+y.row.ID),
 	) > 0
-}
-
-// grantedOver reports whether x was given by hand while the paid y was there
-// already: an admin has said so, and a sync must not take it back.
-func grantedOver(x, y *sqlgen.Subscription) bool {
-	return x.Source != sourceStripe && y.Source == sourceStripe && x.StartedAt.After(y.StartedAt.Time)
 }
 
 // firstMoment is the first of the moments that is one.

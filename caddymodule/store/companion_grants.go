@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"database/sql"
 	"fmt"
 	"time"
 
@@ -21,7 +22,8 @@ type Grant struct {
 	Trial bool
 	// AtOnce makes Downgrade take effect now rather than at the period's end.
 	AtOnce bool
-	// Force changes a subscription that Stripe manages.
+	// Force changes a subscription that Stripe manages: as long as the grant runs,
+	// that one does not give its plan, whatever is read of it.
 	Force      bool
 	By, Reason string
 }
@@ -139,7 +141,7 @@ func (c *granting) replace(ctx context.Context, q *sqlgen.Queries) error {
 	}
 	p := sqlgen.InsertSubscriptionParams{
 		ID: id, AccountID: c.account.ID(), PlanID: text(c.plan.ID), Source: "manual", Status: string(quota.StatusActive),
-		StartedAt: c.now, GrantedBy: text(c.grant.By), GrantReason: said(c.grant.Reason),
+		StartedAt: c.now, GrantedBy: text(c.grant.By), GrantReason: said(c.grant.Reason), GrantedOver: c.overruled(),
 	}
 	duration := c.grant.Duration
 	if c.grant.Trial {
@@ -171,6 +173,20 @@ func (c *granting) replace(ctx context.Context, q *sqlgen.Queries) error {
 		return fmt.Errorf("writing subscription: %w", err)
 	}
 	return nil
+}
+
+// overruled is the id of the paid subscription that the grant is forced over, as
+// is the grant whose place it takes; null: there is none.
+func (c *granting) overruled() (id sql.NullString) {
+	switch {
+	case c.row == nil:
+		return id
+	case c.row.Source == sourceStripe && c.grant.Force:
+		return text(c.row.ID)
+	case c.old.running:
+		return c.row.GrantedOver
+	}
+	return id
 }
 
 // periodEnd is when what runs now ends or renews; zero: it does not, or nothing runs.

@@ -46,8 +46,8 @@ func (q *Queries) CancelSubscriptionAtPeriodEnd(ctx context.Context, arg CancelS
 
 const insertSubscription = `-- name: InsertSubscription :exec
 INSERT INTO subscriptions (id, account_id, plan_id, source, status, is_current, started_at, billing_anchor, trial_end,
-    current_period_start, current_period_end, granted_by, grant_reason, created_at, updated_at)
-VALUES ($1, $2, $3, $4, $5, TRUE, $6, $7, $8, $6, $9, $10, $11, $6, $6)
+    current_period_start, current_period_end, granted_by, grant_reason, granted_over, created_at, updated_at)
+VALUES ($1, $2, $3, $4, $5, TRUE, $6, $7, $8, $6, $9, $10, $11, $12, $6, $6)
 `
 
 type InsertSubscriptionParams struct {
@@ -62,6 +62,7 @@ type InsertSubscriptionParams struct {
 	CurrentPeriodEnd column.Time
 	GrantedBy        sql.NullString
 	GrantReason      sql.NullString
+	GrantedOver      sql.NullString
 }
 
 func (q *Queries) InsertSubscription(ctx context.Context, arg InsertSubscriptionParams) error {
@@ -77,6 +78,7 @@ func (q *Queries) InsertSubscription(ctx context.Context, arg InsertSubscription
 		arg.CurrentPeriodEnd,
 		arg.GrantedBy,
 		arg.GrantReason,
+		arg.GrantedOver,
 	)
 	return err
 }

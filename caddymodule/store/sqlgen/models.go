@@ -128,6 +128,7 @@ type Subscription struct {
 	GrantReason          sql.NullString
 	CreatedAt            column.Time
 	UpdatedAt            column.Time
+	GrantedOver          sql.NullString
 }
 
 type SubscriptionPlan struct {

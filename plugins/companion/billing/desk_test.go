@@ -356,3 +356,25 @@ func TestDeletedUserPaysNoMore(t *testing.T) {
 		t.Errorf("%+v, %v", h, err)
 	}
 }
+
+// grant gives ann a plan by hand, without overruling anything.
+func (s *shop) grant(plan string) {
+	s.Helper()
+	_, err := s.PatchUser(s.Context(), store.Actor{Type: store.ActorCLI}, ann.ID(), store.UserPatch{Plan: plan, Reason: "kind"})
+	s.ok(err)
+}
+
+// What an admin grants does not beat a purchase of which the webhook is yet to
+// come, though the purchase is the older one.
+func TestGrantBeforeTheWebhook(t *testing.T) {
+	t.Parallel()
+	s := newShop(t)
+	page, err := s.Checkout(t.Context(), ann, "enterprise", "")
+	s.ok(err)
+	_, err = s.fake.Pay(page.ID, "pm_card_visa")
+	s.ok(err)
+	s.offset += time.Minute
+	s.grant("pro")
+	s.tell()
+	s.want("enterprise active")
+}
