@@ -259,21 +259,16 @@ func (a *applying) putQuotas(ctx context.Context, id string, d *PlanDocument) (c
 	return changed, nil
 }
 
-// putPrices matches prices by what cannot change of one: interval, currency and
-// amount. Those that are left over become inactive first, so that their lookup
-// keys are free.
+// putPrices matches prices by what cannot change of one. Those that are left over
+// become inactive first, so that their lookup keys are free.
 func (a *applying) putPrices(ctx context.Context, id string, d *PlanDocument) (changed bool, err error) {
 	have := slices.Clone(a.prices[id])
 	slices.SortStableFunc(have, func(p, q Price) int { return cmp.Compare(btoi(q.IsActive), btoi(p.IsActive)) })
 	match := make([]*Price, len(d.Prices))
 	taken := map[string]bool{}
-	for i, want := range d.Prices {
-		for j := range have {
-			p := &have[j]
-			if !taken[p.ID] && p.Interval == want.Interval && p.Currency == want.Currency && p.UnitAmount == *want.UnitAmount {
-				match[i], taken[p.ID] = p, true
-				break
-			}
+	for i := range d.Prices {
+		if p := matchPrice(have, taken, &d.Prices[i]); p != nil {
+			match[i], taken[p.ID] = p, true
 		}
 	}
 	for _, p := range have {
@@ -292,6 +287,25 @@ func (a *applying) putPrices(ctx context.Context, id string, d *PlanDocument) (c
 		changed = changed || wrote
 	}
 	return changed, nil
+}
+
+// matchPrice is the first of the prices that can be the wanted one; nil: none can.
+// Interval, currency and amount of a price do not change, nor does its id at the
+// provider once it is known: by that id the plan is found of those who pay it.
+func matchPrice(have []Price, taken map[string]bool, want *PriceDocument) (unnamed *Price) {
+	for i := range have {
+		p := &have[i]
+		if taken[p.ID] || p.Interval != want.Interval || p.Currency != want.Currency || p.UnitAmount != *want.UnitAmount {
+			continue
+		}
+		if p.PriceID == want.PriceID {
+			return p
+		}
+		if p.PriceID == "" && unnamed == nil {
+			unnamed = p
+		}
+	}
+	return unnamed
 }
 
 func (a *applying) putPrice(ctx context.Context, planID string, want PriceDocument, have *Price) (bool, error) {

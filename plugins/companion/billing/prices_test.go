@@ -88,6 +88,52 @@ func TestUnknownPrice(t *testing.T) {
 	s.want("enterprise active") // by the other subscription, which is the better one
 }
 
+// A plan gets another price of the same amount at the provider, loses it, and gets
+// the first one back: who pays either keeps the plan.
+func TestAnotherPriceOfTheSameAmount(t *testing.T) {
+	t.Parallel()
+	s := newShop(t)
+	product, err := s.post(t.Context(), "/v1/products", url.Values{"name": {"Pro"}})
+	s.ok(err)
+	price := func() string {
+		p, err := s.post(t.Context(), "/v1/prices", url.Values{
+			"product": {product["id"].(string)}, "currency": {"usd"}, "unit_amount": {"1999"}, "recurring[interval]": {"month"},
+		})
+		s.ok(err)
+		return p["id"].(string)
+	}
+	sell := func(id, key string) {
+		s.plans(func(p *store.PlanDocument) {
+			if p.Name != "pro" {
+				return
+			}
+			for i := range p.Prices {
+				if p.Prices[i].Interval == "month" {
+					p.Prices[i].PriceID, p.Prices[i].LookupKey = id, key
+				}
+			}
+		})
+	}
+	first, second := price(), price()
+	sell(first, "")
+	s.buy("pro")
+	for _, next := range []struct{ id, key string }{{second, ""}, {"", "pro_monthly"}, {first, ""}} {
+		sell(next.id, next.key)
+		s.ok(s.Sync(t.Context(), s.customer()))
+		s.want("pro active")
+		if h, err := s.BillingHealth(t.Context()); err != nil || h.UnknownPrices != 0 {
+			t.Errorf("%+v, %v", h, err)
+		}
+		doc, err := s.ExportPlans(t.Context())
+		s.ok(err)
+		for _, p := range doc.Plans {
+			if p.Name == "pro" && (len(p.Prices) != 2 || p.Prices[0].PriceID != next.id && p.Prices[1].PriceID != next.id) {
+				t.Errorf("sold are %+v, want %v", p.Prices, next)
+			}
+		}
+	}
+}
+
 // Seats are bought of a plan that is priced by them, and are not taken along to
 // one that is not.
 func TestSeats(t *testing.T) {
