@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/quotagate/quotagate/plugins/companion/billing"
@@ -55,7 +56,7 @@ func (c *client) ChangePlan(ctx context.Context, ch billing.PlanChange) error {
 		return err
 	}
 	if ch.AtPeriodEnd {
-		return c.schedulePrice(ctx, ch, price)
+		return c.scheduleItems(ctx, &ch.Subscription, changed(ch, price), ch.Key)
 	}
 	sub := &ch.Subscription
 	if err := c.release(ctx, sub); err != nil {
@@ -81,24 +82,23 @@ func (c *client) ChangePlan(ctx context.Context, ch billing.PlanChange) error {
 // restore has the change wait again that was pending before another one, which
 // has failed, took its place: nothing is to have changed.
 func (c *client) restore(ctx context.Context, sub *billing.Subscription) error {
-	if sub.PendingPriceID == "" {
+	if len(sub.PendingItems) == 0 {
 		return nil
 	}
 	was := *sub
 	was.Schedule = "" // it was released
-	return c.schedulePrice(ctx, billing.PlanChange{Subscription: was, Quantity: sub.PendingQuantity}, sub.PendingPriceID)
+	return c.scheduleItems(ctx, &was, sub.PendingItems, "")
 }
 
-// schedulePrice has the price change when the period ends.
-func (c *client) schedulePrice(ctx context.Context, ch billing.PlanChange, price string) error {
-	sub := &ch.Subscription
+// scheduleItems has the subscription's items change when the period ends.
+func (c *client) scheduleItems(ctx context.Context, sub *billing.Subscription, next []billing.Item, k string) error {
 	if !ends(sub) {
-		return c.putSchedule(ctx, ch, price)
+		return c.putSchedule(ctx, sub, next, k)
 	}
 	if err := c.keepGoing(ctx, sub.ID); err != nil { // a schedule takes no cancellation with it
 		return err
 	}
-	if err := c.putSchedule(ctx, ch, price); err != nil {
+	if err := c.putSchedule(ctx, sub, next, k); err != nil {
 		// Nobody is to go on paying because a smaller plan could not be had.
 		return errors.Join(err, c.endLater(ctx, sub, ""))
 	}
@@ -107,19 +107,18 @@ func (c *client) schedulePrice(ctx context.Context, ch billing.PlanChange, price
 
 // putSchedule writes the phases: what is paid for stays until the period's end,
 // with its own price, so that no proration arises.
-func (c *client) putSchedule(ctx context.Context, ch billing.PlanChange, price string) error {
-	sub := &ch.Subscription
+func (c *client) putSchedule(ctx context.Context, sub *billing.Subscription, items []billing.Item, k string) error {
 	schedule := sub.Schedule
 	if schedule == "" {
 		p := &stripe.SubscriptionScheduleCreateParams{FromSubscription: stripe.String(sub.ID)}
-		key(&p.Params, ch.Key)
+		key(&p.Params, k)
 		created, err := c.api.V1SubscriptionSchedules.Create(ctx, p)
 		if err != nil {
 			return fmt.Errorf("scheduling a change of plan: %w", translate(err))
 		}
 		schedule = created.ID
 	}
-	now, next := phaseOf(sub, sub.PriceID, max(sub.Quantity, 1)), phaseOf(sub, price, quantity(ch))
+	now, next := phaseOf(sub.Items), phaseOf(items)
 	now.StartDate, now.EndDate = stripe.Int64(sub.PeriodStart.Unix()), stripe.Int64(sub.PeriodEnd.Unix())
 	if sub.Status == string(stripe.SubscriptionStatusTrialing) {
 		now.TrialEnd = stripe.Int64(sub.TrialEnd.Unix())
@@ -135,19 +134,27 @@ func (c *client) putSchedule(ctx context.Context, ch billing.PlanChange, price s
 	return nil
 }
 
-// phaseOf is a time in which the subscription has its plan at that price, and
-// whatever else it has.
-func phaseOf(sub *billing.Subscription, price string, quantity int64) *stripe.SubscriptionScheduleUpdatePhaseParams {
+// phaseOf is a time in which the subscription has the items.
+func phaseOf(items []billing.Item) *stripe.SubscriptionScheduleUpdatePhaseParams {
 	p := &stripe.SubscriptionScheduleUpdatePhaseParams{ProrationBehavior: stripe.String("none")}
-	for _, i := range sub.Items {
-		if i.ItemID == sub.ItemID {
-			i.PriceID, i.Quantity = price, quantity
-		}
+	for _, i := range items {
 		p.Items = append(p.Items, &stripe.SubscriptionScheduleUpdatePhaseItemParams{
 			Price: stripe.String(i.PriceID), Quantity: stripe.Int64(max(i.Quantity, 1)),
 		})
 	}
 	return p
+}
+
+// changed are the subscription's items with its plan at that price, and whatever
+// else it has.
+func changed(ch billing.PlanChange, price string) []billing.Item {
+	items := slices.Clone(ch.Subscription.Items)
+	for k := range items {
+		if items[k].ItemID == ch.Subscription.ItemID {
+			items[k].PriceID, items[k].Quantity = price, quantity(ch)
+		}
+	}
+	return items
 }
 
 // End implements billing.Changes.

@@ -116,7 +116,7 @@ func (c *client) items(ctx context.Context, s *stripe.Subscription) ([]billing.I
 }
 
 // pending reads the change that a schedule holds: what its phase after the present
-// one has, and the subscription has not.
+// one has, and the price of it that the subscription has not.
 func (c *client) pending(ctx context.Context, sc *stripe.SubscriptionSchedule, out *billing.Subscription) error {
 	if sc == nil {
 		return nil
@@ -126,16 +126,20 @@ func (c *client) pending(ctx context.Context, sc *stripe.SubscriptionSchedule, o
 		if moment(phase.StartDate).Before(out.PeriodEnd) {
 			continue
 		}
-		i := slices.IndexFunc(phase.Items, func(i *stripe.SubscriptionSchedulePhaseItem) bool {
-			return i.Price != nil && !slices.ContainsFunc(out.Items, func(x billing.Item) bool { return x.PriceID == i.Price.ID })
+		for _, i := range phase.Items {
+			if i.Price != nil {
+				out.PendingItems = append(out.PendingItems, billing.Item{PriceID: i.Price.ID, Quantity: i.Quantity})
+			}
+		}
+		i := slices.IndexFunc(out.PendingItems, func(i billing.Item) bool {
+			return !slices.ContainsFunc(out.Items, func(x billing.Item) bool { return x.PriceID == i.PriceID })
 		})
 		if i < 0 {
-			return nil
+			return nil // of the same prices, in other quantities
 		}
-		item := phase.Items[i]
-		out.PendingPriceID, out.PendingQuantity, out.PendingAt = item.Price.ID, item.Quantity, moment(phase.StartDate)
+		out.PendingPriceID, out.PendingAt = out.PendingItems[i].PriceID, moment(phase.StartDate)
 		// A price within a phase is an id: its lookup key is too deep to be expanded.
-		found, err := c.api.V1Prices.Retrieve(ctx, item.Price.ID, nil)
+		found, err := c.api.V1Prices.Retrieve(ctx, out.PendingPriceID, nil)
 		switch err = translate(err); {
 		case errors.Is(err, billing.ErrNotFound):
 			return nil // its id may yet be known

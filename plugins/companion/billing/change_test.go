@@ -7,6 +7,7 @@ import (
 	"net/url"
 	"testing"
 
+	"github.com/quotagate/quotagate/caddymodule/store"
 	"github.com/quotagate/quotagate/plugins/companion/billing"
 	"github.com/quotagate/quotagate/plugins/companion/billing/stripefake"
 )
@@ -102,6 +103,34 @@ func TestFailedChangeKeepsWhatIsPending(t *testing.T) {
 			s.tell()
 			s.want("pro active")
 		})
+	}
+}
+
+// So it does with fewer seats, which are another quantity of the same price.
+func TestFailedChangeKeepsPendingSeats(t *testing.T) {
+	t.Parallel()
+	s := newShop(t)
+	s.plans(func(p *store.PlanDocument) {
+		for i := range p.Prices {
+			p.Prices[i].PerSeat = p.Name == "pro"
+		}
+	})
+	page, err := s.Order(t.Context(), ann, "pro", 5)
+	s.ok(err)
+	_, err = s.fake.Pay(page.ID, "pm_card_visa")
+	s.ok(err)
+	s.tell()
+	s.ok(s.ChangeSeats(t.Context(), ann, "pro", 3))
+	s.ok(s.fake.FailPayments(s.customer(), "insufficient_funds"))
+	if err := s.Change(t.Context(), ann, "enterprise", ""); !errors.Is(err, billing.ErrDeclined) {
+		t.Errorf("declined: %v", err)
+	}
+	s.ok(s.fake.FailPayments(s.customer(), ""))
+	s.ok(s.fake.Advance(29 * day))
+	s.tell()
+	s.want("pro active")
+	if sub := s.current(); sub.Quantity != 3 {
+		t.Errorf("pays for %d seats", sub.Quantity)
 	}
 }
 

@@ -167,11 +167,13 @@ type Subscription struct {
 	CancelAt             time.Time // a moment of its own choice
 	CancelledAt, EndedAt time.Time
 	Schedule             string // holds the change that is pending
-	PendingPriceID       string
-	PendingLookupKey     string
-	PendingQuantity      int64
-	PendingAt            time.Time
-	Currency             string // ISO 4217, lower case
+	PendingItems         []Item // all that there will be then, by price and quantity
+	// The pending price is the one of them that is not paid yet; empty: quantities
+	// change, and no price.
+	PendingPriceID   string
+	PendingLookupKey string
+	PendingAt        time.Time
+	Currency         string // ISO 4217, lower case
 }
 
 // Item is one line of a subscription.
