@@ -74,20 +74,30 @@ func (c *client) ChangePlan(ctx context.Context, ch billing.PlanChange) error {
 	}
 	key(&p.Params, ch.Key)
 	if _, err := c.api.V1Subscriptions.Update(ctx, sub.ID, p); err != nil {
-		return errors.Join(fmt.Errorf("changing the plan: %w", translate(err)), c.restore(ctx, sub))
+		return c.settle(ctx, sub, fmt.Errorf("changing the plan: %w", translate(err)), func(now *billing.Subscription) bool {
+			return slices.ContainsFunc(now.Items, func(i billing.Item) bool {
+				return i.ItemID == sub.ItemID && i.PriceID == price && i.Quantity == quantity(ch)
+			})
+		})
 	}
 	return nil
 }
 
-// restore has the change wait again that was pending before another one, which
-// has failed, took its place: nothing is to have changed.
-func (c *client) restore(ctx context.Context, sub *billing.Subscription) error {
-	if len(sub.PendingItems) == 0 {
+// settle says what came of a request that has failed. Its answer may be all that
+// was lost, so the subscription is read again: what was done, and may have been
+// paid, stays. Else the change waits again that was released for it. Where nothing
+// can be read, nothing is put back over what may have been bought.
+func (c *client) settle(ctx context.Context, was *billing.Subscription, err error, done func(now *billing.Subscription) bool) error {
+	now, failed := c.read(ctx, was.ID)
+	switch {
+	case failed != nil:
+		return errors.Join(err, failed)
+	case done(&now):
 		return nil
+	case len(was.PendingItems) == 0:
+		return err
 	}
-	was := *sub
-	was.Schedule = "" // it was released
-	return c.scheduleItems(ctx, &was, sub.PendingItems, "")
+	return errors.Join(err, c.scheduleItems(ctx, &now, was.PendingItems, ""))
 }
 
 // scheduleItems has the subscription's items change when the period ends.
@@ -180,7 +190,7 @@ func (c *client) End(ctx context.Context, e billing.Ending) error {
 	later := *sub
 	later.CancelAt = time.Time{}
 	if err := c.endLater(ctx, &later, e.Key); err != nil {
-		return errors.Join(err, c.restore(ctx, sub))
+		return c.settle(ctx, sub, err, ends)
 	}
 	return nil
 }

@@ -116,6 +116,7 @@ func TestRequestShapes(t *testing.T) {
 			return err
 		},
 		"subscriptions":              func() error { _, err := c.Subscriptions(ctx, "cus_1"); return err },
+		"one subscription":           func() error { _, err := c.read(ctx, "sub_1"); return err },
 		"all subscriptions":          func() error { return c.AllSubscriptions(ctx, func(billing.Subscription) error { return nil }) },
 		"invoices":                   func() error { _, err := c.Invoices(ctx, "cus_1"); return err },
 		"events":                     func() error { return c.Events(ctx, now, func(billing.Event) error { return nil }) },

@@ -54,6 +54,15 @@ func (c *client) AllSubscriptions(ctx context.Context, each func(billing.Subscri
 	})
 }
 
+// read is one subscription.
+func (c *client) read(ctx context.Context, id string) (billing.Subscription, error) {
+	s, err := c.api.V1Subscriptions.Retrieve(ctx, id, &stripe.SubscriptionRetrieveParams{Expand: []*string{stripe.String("schedule")}})
+	if err != nil {
+		return billing.Subscription{}, fmt.Errorf("reading the subscription: %w", translate(err))
+	}
+	return c.subscription(ctx, s)
+}
+
 func (c *client) subscriptionList() *stripe.SubscriptionListParams {
 	p := &stripe.SubscriptionListParams{Status: stripe.String("all"), Expand: []*string{stripe.String("data.schedule")}}
 	p.Limit = stripe.Int64(pageSize)

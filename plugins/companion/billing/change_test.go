@@ -134,6 +134,44 @@ func TestFailedChangeKeepsPendingSeats(t *testing.T) {
 	}
 }
 
+// A change of which only the answer is lost has been made and paid for: what was
+// pending before it is not put over that.
+func TestLostAnswerOfAChange(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		act  func(s *shop) error
+		done func(sub billing.Subscription) bool
+	}{
+		"a larger plan": {
+			func(s *shop) error { return s.Change(s.Context(), ann, "enterprise", "year") },
+			func(sub billing.Subscription) bool {
+				return sub.LookupKey == "enterprise_yearly" && !sub.CancelAtPeriodEnd
+			},
+		},
+		"a cancellation": {
+			func(s *shop) error { return s.End(s.Context(), ann, billing.AtPeriodEnd) },
+			func(sub billing.Subscription) bool { return sub.LookupKey == "pro_yearly" && sub.CancelAtPeriodEnd },
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := newShop(t)
+			page, err := s.Checkout(t.Context(), ann, "pro", "year")
+			s.ok(err)
+			_, err = s.fake.Pay(page.ID, "pm_card_visa")
+			s.ok(err)
+			s.tell()
+			s.ok(s.Change(t.Context(), ann, "pro", "month")) // at the year's end
+			s.fake.Inject(stripefake.Fault{Method: http.MethodPost, Path: "/v1/subscriptions/", Lost: true, Times: -1})
+			s.ok(c.act(s))
+			s.fake.Heal()
+			if sub := s.current(); !c.done(sub) || sub.Schedule != "" {
+				t.Errorf("%+v", sub)
+			}
+		})
+	}
+}
+
 // That the price of what is pending cannot be found says nothing about what is
 // paid for now.
 func TestPendingPriceThatIsGone(t *testing.T) {
