@@ -4,6 +4,8 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"path"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -74,12 +76,26 @@ func signedAt(header string) (time.Time, error) {
 	return at, nil
 }
 
+// families are the events that operators are told to have sent to us.
+func families() []string {
+	return []string{"customer.subscription.*", "invoice.*", "checkout.session.*", "charge.dispute.*", "customer.deleted"}
+}
+
+func subscribed(kind string) bool {
+	return slices.ContainsFunc(families(), func(family string) bool {
+		ok, err := path.Match(family, kind)
+		return ok && err == nil
+	})
+}
+
 // eventOf is an event in the words of billing.
 func eventOf(e *stripe.Event) (billing.Event, error) {
 	if e.ID == "" || e.Type == "" || e.Data == nil {
 		return billing.Event{}, billing.ErrBadEvent
 	}
-	out := billing.Event{ID: e.ID, Type: string(e.Type), Created: moment(e.Created), Livemode: e.Livemode}
+	out := billing.Event{
+		ID: e.ID, Type: string(e.Type), Created: moment(e.Created), Livemode: e.Livemode, Subscribed: subscribed(string(e.Type)),
+	}
 	var err error
 	if out.Customer, err = customerOf(e.Data.Raw); err != nil {
 		return out, fmt.Errorf("%w: event %s", billing.ErrBadEvent, e.ID)

@@ -4,6 +4,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -79,7 +80,7 @@ func TestWebhookSignatures(t *testing.T) {
 				return
 			}
 			want := billing.Event{
-				ID: "evt_1", Type: "customer.subscription.updated", Created: time.Unix(1790000000, 0).UTC(), Customer: "cus_1",
+				ID: "evt_1", Type: "customer.subscription.updated", Created: time.Unix(1790000000, 0).UTC(), Customer: "cus_1", Subscribed: true,
 			}
 			if diff := cmp.Diff(want, e); diff != "" {
 				t.Errorf("(-want +got):\n%s", diff)
@@ -89,6 +90,26 @@ func TestWebhookSignatures(t *testing.T) {
 	live := newClient("sk_live_1", "", []string{secretA})
 	if _, err := live.ReadEvent([]byte(body), good, now); !errors.Is(err, billing.ErrWrongMode) {
 		t.Errorf("a test event at a live key: %v", err)
+	}
+}
+
+// What an endpoint is expected to be sent is what operators are told to ask for.
+func TestSubscribedEvents(t *testing.T) {
+	t.Parallel()
+	page, err := os.ReadFile("../../docs/reference/billing-stripe.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if asked := "Events: `" + strings.Join(families(), "`, `") + "`."; !strings.Contains(string(page), asked) {
+		t.Errorf("the page of the option does not say %q", asked)
+	}
+	for kind, want := range map[string]bool{
+		"customer.subscription.trial_will_end": true, "invoice.paid": true, "checkout.session.expired": true, "charge.dispute.created": true,
+		"customer.deleted": true, "customer.created": false, "invoice_payment.paid": false, "charge.succeeded": false, "payment_intent.succeeded": false,
+	} {
+		if got := subscribed(kind); got != want {
+			t.Errorf("%s: %v", kind, got)
+		}
 	}
 }
 

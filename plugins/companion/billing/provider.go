@@ -143,6 +143,8 @@ type Event struct {
 	Type     string // as the provider names it: customer.subscription.updated
 	Created  time.Time
 	Livemode bool
+	// Subscribed: a webhook endpoint that is set up as documented is sent it.
+	Subscribed bool
 	// Customer is whom it concerns; empty: nobody, nothing is fetched.
 	Customer string
 }

@@ -19,6 +19,7 @@ const (
 	jobsLease      = 2 * time.Minute // renewed meanwhile
 	listEvery      = 10 * time.Minute
 	listOverlap    = 5 * time.Minute     // events appear in the list a little late
+	listUnheard    = time.Minute         // the webhook of a younger event may be on its way
 	listAtMost     = 29 * 24 * time.Hour // the provider keeps them for 30 days
 	overdueEvery   = 5 * time.Minute
 	overdueUnread  = 5 * time.Minute
@@ -163,6 +164,7 @@ func (d *desk) ifDue(ctx context.Context, st *store.Companion, name string, ever
 
 // listed is what a listing of events has found.
 type listed struct {
+	// Missed are those that a webhook should have told of.
 	Missed int `json:"missed"`
 	// Newest is when the newest event that was ever listed happened, by the
 	// provider's clock: how far ours is from it then matters nothing.
@@ -170,7 +172,8 @@ type listed struct {
 }
 
 // listEvents asks for the events since the newest that was listed before, whether
-// they came or not.
+// they came or not. The first time says nothing of webhooks: there may have been
+// no endpoint yet.
 func (d *desk) listEvents(ctx context.Context, _ *store.Companion, mark *store.BillingMark, now time.Time) (any, error) {
 	var l listed
 	if mark != nil {
@@ -184,8 +187,11 @@ func (d *desk) listEvents(ctx context.Context, _ *store.Companion, mark *store.B
 		since = oldest
 	}
 	err := d.provider.Events(ctx, since, func(e Event) error {
+		if age := now.Sub(e.Created); age >= 0 && age < listUnheard {
+			return nil // for the next time
+		}
 		fresh, err := d.keep(ctx, e, true)
-		if fresh {
+		if fresh && e.Subscribed && mark != nil {
 			l.Missed++
 		}
 		if e.Created.After(l.Newest) {

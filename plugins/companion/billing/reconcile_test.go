@@ -154,6 +154,52 @@ func TestOverdueRenewalIsRead(t *testing.T) {
 	}
 }
 
+// Missed are events that an endpoint which is set up as documented should have been
+// sent, since we look: neither the other ones, nor those from before there was an
+// endpoint, nor those that may yet be on their way. Not parallel: metrics are the
+// process'.
+func TestOnlyWhatShouldHaveComeIsMissed(t *testing.T) {
+	s := newShop(t)
+	before := max(0, metric(t, "quotagate_billing_webhooks_total", "missed"))
+	missed := func(want float64) {
+		t.Helper()
+		if n := max(0, metric(t, "quotagate_billing_webhooks_total", "missed")) - before; n != want {
+			t.Errorf("%v webhooks count as missed, want %v", n, want)
+		}
+	}
+	list := func(after time.Duration) {
+		t.Helper()
+		s.ok(s.fake.Advance(after))
+		s.ok(s.Tick(t.Context()))
+		s.drain()
+	}
+	page, err := s.Checkout(t.Context(), ann, "enterprise", "")
+	s.ok(err)
+	_, err = s.fake.Pay(page.ID, "pm_card_visa")
+	s.ok(err)
+	s.fake.Take() // there was no endpoint yet
+	list(2 * minute)
+	s.want("enterprise active")
+	missed(0)
+	s.ok(s.fake.Advance(11 * minute))
+	s.ok(s.Change(t.Context(), ann, "enterprise", "year"))
+	list(0)
+	for _, m := range s.fake.Take() {
+		for _, asked := range []string{"customer.subscription.", "invoice.", "checkout.session.", "charge.dispute.", "customer.deleted"} {
+			if strings.HasPrefix(m.Type, asked) {
+				s.deliver(m)
+			}
+		}
+	}
+	list(11 * minute)
+	missed(0)
+	s.lose()
+	list(11 * minute)
+	missed(1)
+	list(11 * minute)
+	missed(1)
+}
+
 // One process does the jobs, however long they take it.
 func TestOneProcessReconciles(t *testing.T) {
 	t.Parallel()
