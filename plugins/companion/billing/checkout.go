@@ -85,9 +85,17 @@ func (d *desk) offer(ctx context.Context, st *store.Companion, o order) (*offer,
 	return of, nil
 }
 
-// idempotencyKey is one for the provider: the same for the same parts.
-func idempotencyKey(parts ...string) string {
+// keyLife is how long a key is good for. The provider keeps what it has answered
+// with a key for a day, also a fault of its own, which is not to be answered all
+// that time. What a second click makes with another key harms nobody: of two
+// customers, and of two pages, one stays, and on a page that nobody was shown
+// nobody pays.
+const keyLife = time.Minute
+
+// idempotencyKey is one for the provider: for a while the same for the same parts.
+func (d *desk) idempotencyKey(parts ...string) string {
 	h := sha256.New()
+	fmt.Fprintf(h, "%d:", d.now().Truncate(keyLife).Unix())
 	for _, p := range parts {
 		fmt.Fprintf(h, "%d:%s", len(p), p)
 	}
@@ -128,7 +136,7 @@ func (d *desk) newCustomer(ctx context.Context, b buyer, known *store.BillingAcc
 		email = known.Email
 	}
 	return d.provider.CreateCustomer(ctx, NewCustomer{
-		Account: string(b.account), Email: email, Key: idempotencyKey("customer", string(b.account), email, after),
+		Account: string(b.account), Email: email, Key: d.idempotencyKey("customer", string(b.account), email, after),
 	})
 }
 
@@ -255,7 +263,7 @@ func (d *desk) openPage(
 		Customer: customer, Account: string(session.Account), Price: of.price, Quantity: of.quantity, TrialDays: session.TrialDays,
 		SuccessURL: d.settings.SuccessURL, CancelURL: d.settings.CancelURL,
 	}
-	n.Key = idempotencyKey("checkout", n.Account, customer, session.Price, strconv.FormatInt(n.Quantity, 10),
+	n.Key = d.idempotencyKey("checkout", n.Account, customer, session.Price, strconv.FormatInt(n.Quantity, 10),
 		strconv.FormatInt(n.TrialDays, 10), n.SuccessURL, n.CancelURL, after)
 	page, err := d.provider.CreateCheckout(ctx, n)
 	if err != nil {

@@ -11,9 +11,11 @@ import (
 // hooked is a provider of whose calls a test is told before they are made.
 type hooked struct {
 	billing.Provider
-	creating func() // a page
-	reading  func() // a customer
-	changing func() // a plan
+	creating func()                          // a page
+	page     func(billing.NewCheckout) error // is answered instead, if it is one
+	customer func(billing.NewCustomer) error // the same
+	reading  func()                          // a customer
+	changing func()                          // a plan
 }
 
 func call(f func()) {
@@ -24,7 +26,21 @@ func call(f func()) {
 
 func (h *hooked) CreateCheckout(ctx context.Context, c billing.NewCheckout) (billing.Checkout, error) {
 	call(h.creating)
+	if h.page != nil {
+		if err := h.page(c); err != nil {
+			return billing.Checkout{}, err
+		}
+	}
 	return h.Provider.CreateCheckout(ctx, c)
+}
+
+func (h *hooked) CreateCustomer(ctx context.Context, c billing.NewCustomer) (string, error) {
+	if h.customer != nil {
+		if err := h.customer(c); err != nil {
+			return "", err
+		}
+	}
+	return h.Provider.CreateCustomer(ctx, c)
 }
 
 func (h *hooked) Subscriptions(ctx context.Context, customer string) ([]billing.Subscription, error) {

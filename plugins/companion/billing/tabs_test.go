@@ -120,8 +120,36 @@ func TestPagesThatAreOver(t *testing.T) {
 	}
 }
 
+// Stripe keeps what it has answered with the key of the request for a day, also a
+// fault of its own: who tries again a minute later is not to be answered that.
+func TestFaultThatIsKeptWithItsKey(t *testing.T) {
+	t.Parallel()
+	s := newShop(t)
+	kept, calls := map[string]bool{}, 0
+	answer := func(key string) error {
+		calls++
+		if calls == 1 || calls == 3 {
+			kept[key] = true
+		}
+		if kept[key] {
+			return billing.ErrUnavailable
+		}
+		return nil
+	}
+	desk := s.beside(&hooked{
+		customer: func(c billing.NewCustomer) error { return answer(c.Key) },
+		page:     func(c billing.NewCheckout) error { return answer(c.Key) },
+	})
+	for what, want := range []error{billing.ErrUnavailable, billing.ErrUnavailable, nil} { // no customer, no page, both
+		if _, err := desk.Checkout(t.Context(), ann, "pro", ""); !errors.Is(err, want) {
+			t.Errorf("%d: %v, want %v", what, err, want)
+		}
+		s.offset += time.Minute
+	}
+}
+
 // A process dies between making a customer and writing it down. Whoever asks again
-// gets the same one; with another address by then it is another order to the
+// at once gets the same one; with another address by then it is another order to the
 // provider, which refuses a key that was used for something else.
 func TestCustomerThatWasNotWrittenDown(t *testing.T) {
 	t.Parallel()
