@@ -17,6 +17,8 @@ func billingTests() map[string]func(*storeTest) {
 		"events replayed":                             testEventReplay,
 		"a customer is leased to one":                 testSyncLease,
 		"a failed read backs off and dies":            testSyncFailure,
+		"since when a customer waits":                 testWaiting,
+		"a failure to read what was read":             testFailureThatIsOver,
 		"of two reads the later one stays":            testStaleRead,
 		"which subscription is current":               testChooseCurrent,
 		"a grant over a paid subscription stays":      testGrantOverPaid,

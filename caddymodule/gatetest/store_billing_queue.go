@@ -127,7 +127,7 @@ func testSyncFailure(t *storeTest) {
 		t.Errorf("leased before its time: %v", jobs)
 	}
 	h, err := t.store.BillingHealth(t.Context())
-	if err != nil || h.Pending != 1 || h.Dead != 0 || !h.OldestDue.Equal(t.clock.Now().Add(time.Minute)) {
+	if err != nil || h.Pending != 1 || h.Dead != 0 || !h.OldestDue.Equal(t.clock.Now()) {
 		t.Errorf("%+v, %v", h, err)
 	}
 	t.clock.Add(time.Minute)
@@ -142,6 +142,49 @@ func testSyncFailure(t *storeTest) {
 	t.ok(t.store.RequestSync(t.Context(), "cus_1", "news"))
 	if jobs := t.lease("a"); len(jobs) != 1 {
 		t.Errorf("news do not revive it: %v", jobs)
+	}
+}
+
+// Since when somebody waits is told by the first news that was not read, whatever
+// is tried meanwhile.
+func testWaiting(t *storeTest) {
+	wait := func(want time.Time) {
+		t.Helper()
+		h, err := t.store.BillingHealth(t.Context())
+		if err != nil || !h.OldestDue.Equal(want) {
+			t.Errorf("waits since %v, want %v, %v", h.OldestDue, want, err)
+		}
+	}
+	first := t.clock.Now()
+	t.ok(t.store.RequestSync(t.Context(), "cus_1", "test"))
+	for range 3 {
+		t.ok(t.store.FailSync(t.Context(), t.lease("a")[0], store.SyncFailure{Retry: time.Hour}))
+		t.clock.Add(time.Hour)
+		t.ok(t.store.RequestSync(t.Context(), "cus_1", "more"))
+		wait(first)
+	}
+	job := t.lease("a")[0]
+	t.ok(t.store.RequestSync(t.Context(), "cus_1", "during the read"))
+	t.clock.Add(time.Second)
+	t.ok(t.store.SkipSync(t.Context(), job))
+	wait(t.clock.Now())
+	t.ok(t.store.SkipSync(t.Context(), t.lease("a")[0]))
+	wait(time.Time{})
+}
+
+// What was read meanwhile is not put off by somebody who could not read it, and
+// nobody holds it after that.
+func testFailureThatIsOver(t *storeTest) {
+	t.ok(t.store.RequestSync(t.Context(), "cus_1", "test"))
+	job := t.lease("a")[0]
+	t.sync("cus_1")
+	t.ok(t.store.FailSync(t.Context(), job, store.SyncFailure{Reason: "refused", Dead: true}))
+	if h, err := t.store.BillingHealth(t.Context()); err != nil || h.Dead != 0 || h.Pending != 0 {
+		t.Errorf("%+v, %v", h, err)
+	}
+	t.ok(t.store.RequestSync(t.Context(), "cus_1", "news"))
+	if jobs := t.lease("b"); len(jobs) != 1 || jobs[0].Attempts != 0 {
+		t.Errorf("leased %v", jobs)
 	}
 }
 

@@ -179,20 +179,22 @@ func (s *Companion) SkipSync(ctx context.Context, job SyncJob) error {
 
 func finish(ctx context.Context, q *sqlgen.Queries, job SyncJob, now column.Time) error {
 	return q.FinishSync(ctx, sqlgen.FinishSyncParams{
-		CustomerID: job.Customer, SyncedGeneration: job.Generation, SyncedAt: now, Holder: text(job.holder),
+		CustomerID: job.Customer, SyncedGeneration: job.Generation, NextAttemptAt: now, Holder: text(job.holder),
 	})
 }
 
 // ReturnSync gives a leased job back unread, so that the next one need not wait
 // until the lease has run out.
 func (s *Companion) ReturnSync(ctx context.Context, job SyncJob) error {
-	err := s.write(ctx, func(q *sqlgen.Queries) error {
-		return q.ReturnSync(ctx, sqlgen.ReturnSyncParams{CustomerID: job.Customer, Holder: text(job.holder)})
-	})
+	err := s.write(ctx, func(q *sqlgen.Queries) error { return giveBack(ctx, q, job) })
 	if err != nil {
 		return fmt.Errorf("giving a customer back: %w", err)
 	}
 	return nil
+}
+
+func giveBack(ctx context.Context, q *sqlgen.Queries, job SyncJob) error {
+	return q.ReturnSync(ctx, sqlgen.ReturnSyncParams{CustomerID: job.Customer, Holder: text(job.holder)})
 }
 
 // ReadSince reports whether the customer waits to be read, or was read since.
@@ -217,8 +219,9 @@ type SyncFailure struct {
 	Dead  bool
 }
 
-// FailSync puts the customer of a leased job off, or gives it up. It does
-// nothing where the lease has meanwhile passed to another.
+// FailSync puts the customer of a leased job off, or gives it up; one that another
+// has read meanwhile is only given back. It does nothing where the lease has
+// passed to another.
 func (s *Companion) FailSync(ctx context.Context, job SyncJob, f SyncFailure) error {
 	err := s.write(ctx, func(q *sqlgen.Queries) error {
 		now, err := s.clock(ctx, q)
@@ -229,11 +232,14 @@ func (s *Companion) FailSync(ctx context.Context, job SyncJob, f SyncFailure) er
 		if f.Dead {
 			state = "dead"
 		}
-		_, err = q.FailSync(ctx, sqlgen.FailSyncParams{
-			CustomerID: job.Customer, Holder: text(job.holder), State: state,
+		failed, err := q.FailSync(ctx, sqlgen.FailSyncParams{
+			CustomerID: job.Customer, Holder: text(job.holder), State: state, SyncedGeneration: job.Generation,
 			NextAttemptAt: column.At(now.Add(f.Retry)), LastError: text(f.Reason), UpdatedAt: now,
 		})
-		return err
+		if err != nil || failed > 0 {
+			return err
+		}
+		return giveBack(ctx, q, job)
 	})
 	if err != nil {
 		return fmt.Errorf("putting a customer off: %w", err)
@@ -243,7 +249,8 @@ func (s *Companion) FailSync(ctx context.Context, job SyncJob, f SyncFailure) er
 
 // BillingHealth is what an operator should look at.
 type BillingHealth struct {
-	// Pending customers wait to be read, the oldest since OldestDue; Dead ones were given up.
+	// Pending customers wait to be read, the oldest since OldestDue, however often
+	// that was tried; Dead ones were given up.
 	Pending, Dead int64
 	OldestDue     time.Time
 	// UnknownPrices counts running subscriptions whose price no plan has.

@@ -22,8 +22,10 @@ DELETE FROM stripe_events WHERE received_at < $1;
 
 -- name: EnqueueSync :exec
 -- A new reason revives what was given up, and does not hurry what is backing off.
-INSERT INTO stripe_sync_queue (customer_id, generation, reason, next_attempt_at, updated_at) VALUES ($1, 1, $2, $3, $3)
+-- The customer waits since the first of those that were not read.
+INSERT INTO stripe_sync_queue (customer_id, generation, reason, next_attempt_at, due_since, updated_at) VALUES ($1, 1, $2, $3, $3, $3)
 ON CONFLICT (customer_id) DO UPDATE SET generation = stripe_sync_queue.generation + 1, reason = excluded.reason,
+    due_since = COALESCE(stripe_sync_queue.due_since, excluded.due_since),
     attempts = CASE WHEN stripe_sync_queue.state = 'dead' OR stripe_sync_queue.generation = stripe_sync_queue.synced_generation
         THEN 0 ELSE stripe_sync_queue.attempts END,
     next_attempt_at = CASE WHEN stripe_sync_queue.state = 'dead' OR stripe_sync_queue.generation = stripe_sync_queue.synced_generation
@@ -51,9 +53,11 @@ UPDATE stripe_sync_queue SET fetches = fetches + 1 WHERE customer_id = $1 RETURN
 UPDATE stripe_sync_queue SET written_fetch = $2 WHERE customer_id = $1 AND written_fetch < $2;
 
 -- name: FinishSync :exec
+-- The provider is up: what came during the read does not wait as what came before it did.
 UPDATE stripe_sync_queue SET
     synced_generation = CASE WHEN synced_generation < $2 THEN $2 ELSE synced_generation END,
-    attempts = 0, state = 'pending', last_error = NULL, synced_at = $3, updated_at = $3,
+    due_since = CASE WHEN generation <= $2 THEN NULL WHEN synced_generation < $2 THEN $3 ELSE due_since END,
+    attempts = 0, next_attempt_at = $3, state = 'pending', last_error = NULL, synced_at = $3, updated_at = $3,
     leased_until = CASE WHEN holder = $4 THEN NULL ELSE leased_until END
 WHERE customer_id = $1;
 
@@ -66,8 +70,9 @@ SELECT COUNT(*) FROM stripe_sync_queue
 WHERE customer_id = $1 AND (synced_at >= $2 OR generation > synced_generation AND state = 'pending');
 
 -- name: FailSync :execrows
+-- None if another has read meanwhile what the job was to read.
 UPDATE stripe_sync_queue SET state = $3, attempts = attempts + 1, next_attempt_at = $4, last_error = $5, updated_at = $6, leased_until = NULL
-WHERE customer_id = $1 AND holder = $2;
+WHERE customer_id = $1 AND holder = $2 AND synced_generation < $7;
 
 -- name: QueueHealth :one
 SELECT CAST(COALESCE(SUM(CASE WHEN generation > synced_generation AND state = 'pending' THEN 1 ELSE 0 END), 0) AS BIGINT) AS pending,
@@ -75,8 +80,8 @@ SELECT CAST(COALESCE(SUM(CASE WHEN generation > synced_generation AND state = 'p
 FROM stripe_sync_queue;
 
 -- name: OldestDue :many
-SELECT next_attempt_at FROM stripe_sync_queue
-WHERE generation > synced_generation AND state = 'pending' ORDER BY next_attempt_at LIMIT 1;
+SELECT due_since FROM stripe_sync_queue
+WHERE generation > synced_generation AND state = 'pending' ORDER BY due_since LIMIT 1;
 
 -- name: GetBillingMark :many
 SELECT at, details FROM billing_marks WHERE name = $1;

@@ -132,8 +132,9 @@ func (q *Queries) DueSyncs(ctx context.Context, arg DueSyncsParams) ([]DueSyncsR
 }
 
 const enqueueSync = `-- name: EnqueueSync :exec
-INSERT INTO stripe_sync_queue (customer_id, generation, reason, next_attempt_at, updated_at) VALUES ($1, 1, $2, $3, $3)
+INSERT INTO stripe_sync_queue (customer_id, generation, reason, next_attempt_at, due_since, updated_at) VALUES ($1, 1, $2, $3, $3, $3)
 ON CONFLICT (customer_id) DO UPDATE SET generation = stripe_sync_queue.generation + 1, reason = excluded.reason,
+    due_since = COALESCE(stripe_sync_queue.due_since, excluded.due_since),
     attempts = CASE WHEN stripe_sync_queue.state = 'dead' OR stripe_sync_queue.generation = stripe_sync_queue.synced_generation
         THEN 0 ELSE stripe_sync_queue.attempts END,
     next_attempt_at = CASE WHEN stripe_sync_queue.state = 'dead' OR stripe_sync_queue.generation = stripe_sync_queue.synced_generation
@@ -148,6 +149,7 @@ type EnqueueSyncParams struct {
 }
 
 // A new reason revives what was given up, and does not hurry what is backing off.
+// The customer waits since the first of those that were not read.
 func (q *Queries) EnqueueSync(ctx context.Context, arg EnqueueSyncParams) error {
 	_, err := q.db.ExecContext(ctx, enqueueSync, arg.CustomerID, arg.Reason, arg.NextAttemptAt)
 	return err
@@ -155,18 +157,20 @@ func (q *Queries) EnqueueSync(ctx context.Context, arg EnqueueSyncParams) error 
 
 const failSync = `-- name: FailSync :execrows
 UPDATE stripe_sync_queue SET state = $3, attempts = attempts + 1, next_attempt_at = $4, last_error = $5, updated_at = $6, leased_until = NULL
-WHERE customer_id = $1 AND holder = $2
+WHERE customer_id = $1 AND holder = $2 AND synced_generation < $7
 `
 
 type FailSyncParams struct {
-	CustomerID    string
-	Holder        sql.NullString
-	State         string
-	NextAttemptAt column.Time
-	LastError     sql.NullString
-	UpdatedAt     column.Time
+	CustomerID       string
+	Holder           sql.NullString
+	State            string
+	NextAttemptAt    column.Time
+	LastError        sql.NullString
+	UpdatedAt        column.Time
+	SyncedGeneration int64
 }
 
+// None if another has read meanwhile what the job was to read.
 func (q *Queries) FailSync(ctx context.Context, arg FailSyncParams) (int64, error) {
 	result, err := q.db.ExecContext(ctx, failSync,
 		arg.CustomerID,
@@ -175,6 +179,7 @@ func (q *Queries) FailSync(ctx context.Context, arg FailSyncParams) (int64, erro
 		arg.NextAttemptAt,
 		arg.LastError,
 		arg.UpdatedAt,
+		arg.SyncedGeneration,
 	)
 	if err != nil {
 		return 0, err
@@ -185,7 +190,8 @@ func (q *Queries) FailSync(ctx context.Context, arg FailSyncParams) (int64, erro
 const finishSync = `-- name: FinishSync :exec
 UPDATE stripe_sync_queue SET
     synced_generation = CASE WHEN synced_generation < $2 THEN $2 ELSE synced_generation END,
-    attempts = 0, state = 'pending', last_error = NULL, synced_at = $3, updated_at = $3,
+    due_since = CASE WHEN generation <= $2 THEN NULL WHEN synced_generation < $2 THEN $3 ELSE due_since END,
+    attempts = 0, next_attempt_at = $3, state = 'pending', last_error = NULL, synced_at = $3, updated_at = $3,
     leased_until = CASE WHEN holder = $4 THEN NULL ELSE leased_until END
 WHERE customer_id = $1
 `
@@ -193,15 +199,16 @@ WHERE customer_id = $1
 type FinishSyncParams struct {
 	CustomerID       string
 	SyncedGeneration int64
-	SyncedAt         column.Time
+	NextAttemptAt    column.Time
 	Holder           sql.NullString
 }
 
+// The provider is up: what came during the read does not wait as what came before it did.
 func (q *Queries) FinishSync(ctx context.Context, arg FinishSyncParams) error {
 	_, err := q.db.ExecContext(ctx, finishSync,
 		arg.CustomerID,
 		arg.SyncedGeneration,
-		arg.SyncedAt,
+		arg.NextAttemptAt,
 		arg.Holder,
 	)
 	return err
@@ -393,8 +400,8 @@ func (q *Queries) ListBillingEvents(ctx context.Context, arg ListBillingEventsPa
 }
 
 const oldestDue = `-- name: OldestDue :many
-SELECT next_attempt_at FROM stripe_sync_queue
-WHERE generation > synced_generation AND state = 'pending' ORDER BY next_attempt_at LIMIT 1
+SELECT due_since FROM stripe_sync_queue
+WHERE generation > synced_generation AND state = 'pending' ORDER BY due_since LIMIT 1
 `
 
 func (q *Queries) OldestDue(ctx context.Context) ([]column.Time, error) {
@@ -405,11 +412,11 @@ func (q *Queries) OldestDue(ctx context.Context) ([]column.Time, error) {
 	defer rows.Close()
 	var items []column.Time
 	for rows.Next() {
-		var next_attempt_at column.Time
-		if err := rows.Scan(&next_attempt_at); err != nil {
+		var due_since column.Time
+		if err := rows.Scan(&due_since); err != nil {
 			return nil, err
 		}
-		items = append(items, next_attempt_at)
+		items = append(items, due_since)
 	}
 	if err := rows.Close(); err != nil {
 		return nil, err

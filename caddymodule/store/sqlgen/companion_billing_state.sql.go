@@ -425,15 +425,29 @@ FROM checkout_sessions WHERE account_id = $1
 ORDER BY CASE WHEN closed_at IS NULL THEN 0 ELSE 1 END, created_at DESC, id DESC LIMIT 1
 `
 
-func (q *Queries) LastCheckout(ctx context.Context, accountID string) ([]CheckoutSession, error) {
+type LastCheckoutRow struct {
+	ID        string
+	AccountID string
+	PlanID    string
+	Price     string
+	Quantity  int64
+	TrialDays int64
+	Url       string
+	CreatedBy string
+	CreatedAt column.Time
+	ExpiresAt column.Time
+	ClosedAt  column.Time
+}
+
+func (q *Queries) LastCheckout(ctx context.Context, accountID string) ([]LastCheckoutRow, error) {
 	rows, err := q.db.QueryContext(ctx, lastCheckout, accountID)
 	if err != nil {
 		return nil, err
 	}
 	defer rows.Close()
-	var items []CheckoutSession
+	var items []LastCheckoutRow
 	for rows.Next() {
-		var i CheckoutSession
+		var i LastCheckoutRow
 		if err := rows.Scan(
 			&i.ID,
 			&i.AccountID,

@@ -40,20 +40,6 @@ type AuditEvent struct {
 	CreatedAt      column.Time
 }
 
-type CheckoutSession struct {
-	ID        string
-	AccountID string
-	PlanID    string
-	Price     string
-	Quantity  int64
-	TrialDays int64
-	Url       string
-	CreatedBy string
-	CreatedAt column.Time
-	ExpiresAt column.Time
-	ClosedAt  column.Time
-}
-
 type PlanPrice struct {
 	ID              string
 	PlanID          string

@@ -38,7 +38,7 @@ var (
 	}, []string{"state"})
 	queueAge = prometheus.NewGauge(prometheus.GaugeOpts{
 		Name: "quotagate_billing_queue_overdue_seconds",
-		Help: "For how long the oldest customer that is due has been waiting.",
+		Help: "For how long the customer who waits for the longest has not been read, however often that was tried.",
 	})
 	unknownPrices = prometheus.NewGauge(prometheus.GaugeOpts{
 		Name: "quotagate_billing_unknown_price_subscriptions",

@@ -7,6 +7,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/quotagate/quotagate/caddymodule/store"
 )
 
 // paid is a page that was paid, of which everything was told and nothing read.
@@ -43,8 +45,8 @@ func TestPanicIsAFailedRead(t *testing.T) {
 		t.Errorf("%d, %v", n, err)
 	}
 	h, err := s.BillingHealth(t.Context())
-	if err != nil || h.Pending != 1 || !h.OldestDue.After(s.now()) {
-		t.Errorf("%+v, %v", h, err)
+	if next := s.nextAttempt(); err != nil || h.Pending != 1 || !next.After(s.now()) {
+		t.Errorf("%+v, %v; next at %s", h, err, next)
 	}
 	s.offset = time.Minute
 	s.drain()
@@ -72,6 +74,62 @@ func TestDeadlyCustomer(t *testing.T) {
 	}
 	s.ok(s.RequestSync(t.Context(), s.customer(), "news"))
 	s.drain()
+	s.want("pro active")
+}
+
+// While the provider is down it shows how long somebody who has paid has been
+// waiting, though each attempt to read puts the next one off.
+func TestWaitingShowsWhileTheProviderIsDown(t *testing.T) {
+	t.Parallel()
+	s := newShop(t)
+	s.paid()
+	desk := s.beside(&hooked{reading: func() { panic("down") }})
+	paid, attempts := s.now(), 0
+	for range 12 * 60 {
+		n, err := desk.Round(t.Context())
+		s.ok(err)
+		attempts += n
+		h, err := s.BillingHealth(t.Context())
+		if err != nil || h.Pending != 1 || !h.OldestDue.Equal(paid) {
+			t.Fatalf("%+v, %v; paid at %s", h, err, paid)
+		}
+		s.offset += minute
+	}
+	if attempts > 60 {
+		t.Errorf("tried %d times in 12 hours", attempts)
+	}
+}
+
+// News that come while a customer who was put off is read at last are read next:
+// the provider is up again.
+func TestNewsDuringASuccessfulRead(t *testing.T) {
+	t.Parallel()
+	s := newShop(t)
+	s.paid()
+	jobs, err := s.LeaseSyncs(t.Context(), "another", 1, func(int64) time.Duration { return time.Minute })
+	s.ok(err)
+	s.ok(s.FailSync(t.Context(), jobs[0], store.SyncFailure{Reason: "down", Retry: 15 * time.Minute}))
+	desk := s.beside(&hooked{reading: func() { s.ok(s.RequestSync(t.Context(), s.customer(), "webhook")) }})
+	s.ok(desk.Return(t.Context(), ann, ""))
+	if n, err := s.Round(t.Context()); err != nil || n != 1 {
+		t.Errorf("%d were read, %v; the next is to be at %s", n, err, s.nextAttempt())
+	}
+}
+
+// Who could not read a customer does not give up what another has read meanwhile.
+func TestFailureAfterAnothersRead(t *testing.T) {
+	t.Parallel()
+	s := newShop(t)
+	s.buy("pro")
+	s.ok(s.RequestSync(t.Context(), s.customer(), "test"))
+	jobs, err := s.LeaseSyncs(t.Context(), "another", 1, func(int64) time.Duration { return time.Minute })
+	s.ok(err)
+	s.ok(s.Return(t.Context(), ann, ""))
+	s.ok(s.FailSync(t.Context(), jobs[0], store.SyncFailure{Reason: "refused", Dead: true}))
+	s.drain()
+	if h, err := s.BillingHealth(t.Context()); err != nil || h.Dead != 0 || h.Pending != 0 {
+		t.Errorf("%+v, %v", h, err)
+	}
 	s.want("pro active")
 }
 
