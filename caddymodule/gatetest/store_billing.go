@@ -33,6 +33,7 @@ func billingTests() map[string]func(*storeTest) {
 		"checkout pages opened at once":               testCheckoutRace,
 		"customers that are left out or given back":   testSyncReturned,
 		"overdue renewals are read again":             testOverdue,
+		"grants that are over delay no renewals":      testOverdueGrants,
 		"concurrent reads of one customer":            testConcurrentSyncs,
 		"billing events are listed with their states": testEventStates,
 	}

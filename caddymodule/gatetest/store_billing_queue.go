@@ -2,11 +2,13 @@ package gatetest
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/quotagate/quotagate/caddymodule/quota"
 	"github.com/quotagate/quotagate/caddymodule/store"
 )
 
@@ -224,6 +226,43 @@ func testOverdue(t *storeTest) {
 	t.sync("cus_1", sub)
 	t.clock.Add(day)
 	overdue(0)
+}
+
+// Grants that are over, which no reading renews, are read once and keep nobody
+// waiting whose renewal is.
+func testOverdueGrants(t *storeTest) {
+	const grants = 5
+	for i := range grants {
+		account, customer := quota.UserSubject(fmt.Sprintf("granted%d", i)), fmt.Sprintf("cus_granted%d", i)
+		t.customer(account, customer)
+		t.sync(customer)
+		_, err := t.store.Upgrade(t.Context(), account, store.Grant{Plan: "pro", Duration: day})
+		t.ok(err)
+	}
+	t.clock.Add(time.Hour)
+	t.customer(alice, "cus_1")
+	paid := t.billed("sub_1", "active", "pro_monthly")
+	paid.PeriodEnd = t.clock.Now().Add(30 * time.Hour)
+	t.sync("cus_1", paid)
+	t.clock.Set(paid.PeriodEnd)
+	read := map[string]int{}
+	for range grants { // far more than it takes
+		_, err := t.store.Overdue(t.Context(), 5*time.Minute, 2)
+		t.ok(err)
+		for _, job := range t.lease("a") {
+			read[job.Customer]++
+			truth := store.CustomerTruth{}
+			if job.Customer == "cus_1" {
+				truth.Subscriptions = []store.BilledSubscription{paid}
+			}
+			_, err := t.store.ApplySync(t.Context(), job, truth)
+			t.ok(err)
+		}
+		t.clock.Add(6 * time.Minute)
+	}
+	if len(read) != grants+1 || read["cus_1"] < 2 || read["cus_granted0"] != 1 {
+		t.Errorf("read %v", read)
+	}
 }
 
 func testConcurrentSyncs(t *storeTest) {

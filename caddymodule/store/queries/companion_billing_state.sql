@@ -93,13 +93,16 @@ UPDATE checkout_sessions SET closed_at = $2 WHERE id = $1 AND closed_at IS NULL;
 SELECT COUNT(*) FROM subscriptions WHERE account_id = $1 AND trial_end IS NOT NULL;
 
 -- name: OverdueCustomers :many
--- Whose period is over and was not read since, however the current subscription came about.
+-- Whose period is over and was not read since. A grant that is over is read once:
+-- nothing renews it. Who was not read for the longest comes first, so that nobody is
+-- kept waiting by those whom reading does not help.
 SELECT a.stripe_customer_id FROM subscriptions s JOIN accounts a ON a.id = s.account_id
 LEFT JOIN stripe_sync_queue q ON q.customer_id = a.stripe_customer_id
 WHERE s.is_current AND s.current_period_end <= $1 AND s.status IN ('active', 'trial', 'past_due')
     AND a.stripe_customer_id IS NOT NULL
-    AND (q.customer_id IS NULL OR (q.generation = q.synced_generation AND (q.synced_at IS NULL OR q.synced_at <= $2)))
-ORDER BY s.current_period_end LIMIT $3;
+    AND (q.customer_id IS NULL OR (q.generation = q.synced_generation AND (q.synced_at IS NULL
+        OR (q.synced_at <= $2 AND (s.source = 'stripe' OR q.synced_at < s.current_period_end)))))
+ORDER BY CASE WHEN q.synced_at IS NULL THEN 0 ELSE 1 END, q.synced_at, s.current_period_end LIMIT $3;
 
 -- name: BilledSubscriptions :many
 SELECT s.id, s.account_id, a.kind, a.stripe_customer_id, s.plan_id, s.stripe_status, s.quantity, s.current_period_start, s.current_period_end,

@@ -635,8 +635,9 @@ SELECT a.stripe_customer_id FROM subscriptions s JOIN accounts a ON a.id = s.acc
 LEFT JOIN stripe_sync_queue q ON q.customer_id = a.stripe_customer_id
 WHERE s.is_current AND s.current_period_end <= $1 AND s.status IN ('active', 'trial', 'past_due')
     AND a.stripe_customer_id IS NOT NULL
-    AND (q.customer_id IS NULL OR (q.generation = q.synced_generation AND (q.synced_at IS NULL OR q.synced_at <= $2)))
-ORDER BY s.current_period_end LIMIT $3
+    AND (q.customer_id IS NULL OR (q.generation = q.synced_generation AND (q.synced_at IS NULL
+        OR (q.synced_at <= $2 AND (s.source = 'stripe' OR q.synced_at < s.current_period_end)))))
+ORDER BY CASE WHEN q.synced_at IS NULL THEN 0 ELSE 1 END, q.synced_at, s.current_period_end LIMIT $3
 `
 
 type OverdueCustomersParams struct {
@@ -645,7 +646,9 @@ type OverdueCustomersParams struct {
 	Limit            int32
 }
 
-// Whose period is over and was not read since, however the current subscription came about.
+// Whose period is over and was not read since. A grant that is over is read once:
+// nothing renews it. Who was not read for the longest comes first, so that nobody is
+// kept waiting by those whom reading does not help.
 func (q *Queries) OverdueCustomers(ctx context.Context, arg OverdueCustomersParams) ([]sql.NullString, error) {
 	rows, err := q.db.QueryContext(ctx, overdueCustomers, arg.CurrentPeriodEnd, arg.SyncedAt, arg.Limit)
 	if err != nil {
