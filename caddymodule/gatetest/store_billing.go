@@ -17,6 +17,7 @@ func billingTests() map[string]func(*storeTest) {
 		"events replayed":                             testEventReplay,
 		"a customer is leased to one":                 testSyncLease,
 		"a failed read backs off and dies":            testSyncFailure,
+		"a job goes on until nothing is left to end":  testUnfinished,
 		"since when a customer waits":                 testWaiting,
 		"a failure to read what was read":             testFailureThatIsOver,
 		"of two reads the later one stays":            testStaleRead,

@@ -190,6 +190,53 @@ func testFailureThatIsOver(t *storeTest) {
 	}
 }
 
+// A job ends when a read finds nothing to be ended at the provider. Until then it
+// is read again, also if a read that was overtaken comes to its end meanwhile.
+func testUnfinished(t *storeTest) {
+	t.customer(alice, "cus_1")
+	active, over := t.billed("sub_1", "active", "pro_monthly"), t.billed("sub_1", "canceled", "pro_monthly")
+	apply := func(job store.SyncJob, unfinished bool, page string, found store.BilledSubscription) {
+		t.Helper()
+		r, err := t.store.ApplySync(t.Context(), job, store.CustomerTruth{Subscriptions: []store.BilledSubscription{found}})
+		if err != nil || r.Unfinished != unfinished || r.Page != page {
+			t.Errorf("%+v, %v; want unfinished: %v, page %q", r, err, unfinished, page)
+		}
+	}
+	t.ok(t.store.SaveCheckout(t.Context(), t.page("cs_1"), ""))
+	t.ok(t.store.RequestSync(t.Context(), "cus_1", "test"))
+	apply(t.lease("a")[0], true, "cs_1", active)
+	t.wantPage("cs_1", true) // at the provider it still is
+	if jobs := t.lease("b"); len(jobs) != 0 {
+		t.Errorf("leased %v while it is being ended", jobs)
+	}
+	t.clock.Add(time.Minute) // killed
+	job := t.lease("b")[0]
+	t.ok(t.store.CloseCheckout(t.Context(), "cs_1"))
+	t.ok(t.store.ReadAgain(t.Context(), job))
+	last := t.lease("b")
+	if len(last) != 1 || last[0].Attempts != 0 {
+		t.Fatalf("leased %v", last)
+	}
+	apply(last[0], false, "", active)
+
+	_, err := t.store.RemoveUser(t.Context(), store.Actor{Type: store.ActorCLI}, "alice", store.Removal{})
+	t.ok(err)
+	overtaken := t.lease("a")[0]
+	t.clock.Add(time.Minute)
+	apply(t.lease("b")[0], true, "", active)
+	apply(overtaken, false, "", active) // nothing is written of it
+	t.clock.Add(time.Minute)
+	again := t.lease("a")
+	if len(again) != 1 {
+		t.Fatal("a deleted user goes on paying")
+	}
+	apply(again[0], false, "", over)
+	t.clock.Add(time.Minute)
+	if jobs := t.lease("a"); len(jobs) != 0 {
+		t.Errorf("leased %v", jobs)
+	}
+}
+
 func testStaleRead(t *storeTest) {
 	t.customer(alice, "cus_1")
 	early, err := t.store.BeginSync(t.Context(), "cus_1", "test")

@@ -62,14 +62,22 @@ type SyncResult struct {
 	Changes []BillingChange
 	// Deleted: the account is a user who was deleted, and must not go on paying.
 	Deleted bool
+	// Page is a checkout session that is open though its account is deleted or has
+	// a subscription that goes on: nobody is to pay on it.
+	Page string
+	// Unfinished: there is a Page, or a subscription of a deleted user, and so
+	// something to end at the provider. The job goes on until a read finds nothing.
+	Unfinished bool
 	// UnknownPrices are of running subscriptions, sorted.
 	UnknownPrices []string
 }
 
 // ApplySync writes what a read of a customer found and ends the job, in one
-// transaction, unless the result of a read that began later is there already.
-// What it leaves depends on what was found and on nothing that was there before:
-// neither on how many events told of it nor on their order.
+// transaction, unless the result of a read that began later is there already, or
+// something is left to do at the provider: whoever does that may be killed, and
+// then the customer must be read again. What it writes depends on what was found
+// and on nothing that was there before: neither on how many events told of it nor
+// on their order.
 func (s *Companion) ApplySync(ctx context.Context, job SyncJob, truth CustomerTruth) (*SyncResult, error) {
 	var result *SyncResult
 	err := s.audited(ctx, Actor{Type: ActorSystem}, func(q *sqlgen.Queries, a *auditor) error {
@@ -82,10 +90,15 @@ func (s *Companion) ApplySync(ctx context.Context, job SyncJob, truth CustomerTr
 		if err != nil {
 			return fmt.Errorf("claiming the write: %w", err)
 		}
-		if result.Stale = fresh == 0; !result.Stale {
-			if err := s.applyTruth(ctx, &billing{q: q, s: s, now: now, result: result, audit: a}, job.Customer, truth); err != nil {
-				return err
-			}
+		if fresh == 0 {
+			result.Stale = true
+			return giveBack(ctx, q, job) // the later read has ended it, or has not for a reason
+		}
+		if err := s.applyTruth(ctx, &billing{q: q, s: s, now: now, result: result, audit: a}, job.Customer, truth); err != nil {
+			return err
+		}
+		if result.Unfinished {
+			return nil
 		}
 		return finish(ctx, q, job, now)
 	})
@@ -119,10 +132,8 @@ func (s *Companion) applyTruth(ctx context.Context, b *billing, customer string,
 	}
 	b.account = subjectOf(account.Kind, account.ID)
 	r.Account = b.account
-	if control, err := first(q.GetControl(ctx, account.ID)); err != nil {
-		return fmt.Errorf("loading user_controls: %w", err)
-	} else if account.Kind == kindUser && control != nil {
-		r.Deleted = control.State == controlDeleted
+	if err := b.findUnfinished(ctx, truth.Subscriptions); err != nil {
+		return err
 	}
 	if b.plans, err = s.loadCatalogue(ctx, q); err != nil {
 		return err
@@ -273,10 +284,6 @@ func (b *billing) insert(ctx context.Context, row sqlgen.Subscription) error {
 	})
 	if err != nil {
 		return fmt.Errorf("writing subscriptions: %w", err)
-	}
-	// A checkout page has done its work, and would not be paid a second time.
-	if err := b.q.CloseCheckouts(ctx, sqlgen.CloseCheckoutsParams{AccountID: row.AccountID, ClosedAt: b.now}); err != nil {
-		return fmt.Errorf("writing checkout_sessions: %w", err)
 	}
 	b.have = append(b.have, row)
 	b.note(nil, &row)

@@ -164,17 +164,30 @@ func (s *Companion) BeginSync(ctx context.Context, customer, reason string) (Syn
 // SkipSync ends a leased job without anything being written: nobody's account is
 // that customer.
 func (s *Companion) SkipSync(ctx context.Context, job SyncJob) error {
-	err := s.write(ctx, func(q *sqlgen.Queries) error {
+	if err := s.endRead(ctx, job); err != nil {
+		return fmt.Errorf("leaving a customer out: %w", err)
+	}
+	return nil
+}
+
+// ReadAgain ends a read that was well and left its job unfinished: the customer is
+// due at once, and what failures before it have put off waits no more.
+func (s *Companion) ReadAgain(ctx context.Context, job SyncJob) error {
+	job.Generation = 0 // it answers none of the reasons
+	if err := s.endRead(ctx, job); err != nil {
+		return fmt.Errorf("having a customer read again: %w", err)
+	}
+	return nil
+}
+
+func (s *Companion) endRead(ctx context.Context, job SyncJob) error {
+	return s.write(ctx, func(q *sqlgen.Queries) error {
 		now, err := s.clock(ctx, q)
 		if err != nil {
 			return err
 		}
 		return finish(ctx, q, job, now)
 	})
-	if err != nil {
-		return fmt.Errorf("leaving a customer out: %w", err)
-	}
-	return nil
 }
 
 func finish(ctx context.Context, q *sqlgen.Queries, job SyncJob, now column.Time) error {

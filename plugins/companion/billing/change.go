@@ -29,7 +29,7 @@ func (d *desk) paid(ctx context.Context, st *store.Companion, account quota.Subj
 		return nil, errNothingPaid
 	}
 	for i := range subs {
-		if current != nil && subs[i].ID == current.StripeSubscriptionID && goesOn(subs[i:i+1]) != nil {
+		if current != nil && subs[i].ID == current.StripeSubscriptionID && store.GoesOn(subs[i].Status) {
 			return &subs[i], nil
 		}
 	}

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/quotagate/quotagate/caddymodule/quota"
@@ -285,8 +284,8 @@ func (d *desk) openPage(
 // goesOn is the first subscription that is not over; nil: all are.
 func goesOn(subs []Subscription) *Subscription {
 	for i := range subs {
-		if s := &subs[i]; s.Status != "canceled" && !strings.HasPrefix(s.Status, "incomplete") {
-			return s
+		if store.GoesOn(subs[i].Status) {
+			return &subs[i]
 		}
 	}
 	return nil

@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/google/uuid"
-	"github.com/quotagate/quotagate/caddymodule/quota"
 	"github.com/quotagate/quotagate/caddymodule/store"
 	"go.uber.org/zap"
 )
@@ -177,7 +176,7 @@ func storedInvoice(in *Invoice) store.BilledInvoice {
 }
 
 // syncNow reads a customer at once, writes what it finds, and answers its
-// subscriptions. Should that come to nothing, the worker tries again.
+// subscriptions. What comes to nothing of that, the worker tries again.
 func (d *desk) syncNow(ctx context.Context, customer, reason string) ([]Subscription, error) {
 	st, err := d.store()
 	if err != nil {
@@ -188,18 +187,35 @@ func (d *desk) syncNow(ctx context.Context, customer, reason string) ([]Subscrip
 		return nil, err
 	}
 	defer d.nudge()
-	r, err := d.fetch(ctx, customer)
+	found, err := d.fetch(ctx, customer)
 	if err != nil {
 		return nil, err
 	}
-	return r.subscriptions, d.apply(ctx, st, job, r)
+	r, err := d.write(ctx, st, job, found)
+	if err != nil {
+		return nil, err
+	}
+	if err := d.endUnfinished(ctx, st, job, r, found.subscriptions); err != nil {
+		// What was read is right all the same, and whoever asked for it is answered.
+		d.log.Warn("something was not ended at the payment provider and is tried again", zap.String("customer", customer), zap.Error(err))
+	}
+	return found.subscriptions, nil
 }
 
-// apply writes what a read found, and says what came of it.
-func (d *desk) apply(ctx context.Context, st *store.Companion, job store.SyncJob, read reading) error {
-	r, err := st.ApplySync(ctx, job, d.truth(read))
+// apply writes what the read of a job found, and ends what is to be ended by it.
+func (d *desk) apply(ctx context.Context, st *store.Companion, job store.SyncJob, found reading) error {
+	r, err := d.write(ctx, st, job, found)
 	if err != nil {
 		return err
+	}
+	return d.endUnfinished(ctx, st, job, r, found.subscriptions)
+}
+
+// write writes what a read found, and says what came of it.
+func (d *desk) write(ctx context.Context, st *store.Companion, job store.SyncJob, found reading) (*store.SyncResult, error) {
+	r, err := st.ApplySync(ctx, job, d.truth(found))
+	if err != nil {
+		return nil, err
 	}
 	switch {
 	case r.Stale:
@@ -208,11 +224,6 @@ func (d *desk) apply(ctx context.Context, st *store.Companion, job store.SyncJob
 		syncs.WithLabelValues("foreign").Inc()
 	default:
 		syncs.WithLabelValues("written").Inc()
-	}
-	if r.Deleted {
-		if err := d.endPaid(ctx, st, r.Account, job.Customer, read.subscriptions); err != nil {
-			return err
-		}
 	}
 	for _, c := range r.Changes {
 		changes.WithLabelValues(c.Kind).Inc()
@@ -223,41 +234,31 @@ func (d *desk) apply(ctx context.Context, st *store.Companion, job store.SyncJob
 		d.log.Error("somebody pays a price that no plan knows: give a plan that price with caddy quota plans apply",
 			zap.String("customer", job.Customer), zap.String("price", price))
 	}
-	return nil
+	return r, nil
 }
 
-// endPaid ends what a deleted user pays for, and could yet pay for, and has the
-// customer read once more.
-func (d *desk) endPaid(ctx context.Context, st *store.Companion, account quota.Subject, customer string, subs []Subscription) error {
-	again := func(err error) error { // though everything was written
-		return errors.Join(fmt.Errorf("ending what a deleted user pays for: %w", err), st.RequestSync(ctx, customer, "user deleted"))
+// endUnfinished ends what nobody is to pay, or to go on paying, and has the
+// customer read once more: the job is over when a read finds nothing of it, so
+// that it matters nothing where this breaks off.
+func (d *desk) endUnfinished(ctx context.Context, st *store.Companion, job store.SyncJob, r *store.SyncResult, subs []Subscription) error {
+	if !r.Unfinished {
+		return nil
 	}
-	page, err := st.LastCheckout(ctx, account)
-	if err != nil {
-		return again(err)
-	}
-	ended := 0
-	if page != nil && page.Open {
-		switch err := d.closePage(ctx, st, page.ID); {
-		case errors.Is(err, errPageOver):
-			ended++ // it may just have been paid
-		case err != nil:
-			return again(err)
+	var errs []error
+	if r.Page != "" {
+		if err := d.closePage(ctx, st, r.Page); !errors.Is(err, errPageOver) { // else it was paid, which the next read finds
+			errs = append(errs, err)
 		}
 	}
 	for i := range subs {
-		if goesOn(subs[i:i+1]) == nil {
-			continue
+		if r.Deleted && store.GoesOn(subs[i].Status) {
+			errs = append(errs, d.provider.End(ctx, Ending{Subscription: subs[i], When: AtOnce}))
 		}
-		if err := d.provider.End(ctx, Ending{Subscription: subs[i], When: AtOnce}); err != nil {
-			return again(err)
-		}
-		ended++
 	}
-	if ended == 0 {
-		return nil
+	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("ending what nobody is to pay: %w", err)
 	}
-	return st.RequestSync(ctx, customer, "user deleted")
+	return st.ReadAgain(ctx, job)
 }
 
 // failure is what becomes of a read that came to nothing.

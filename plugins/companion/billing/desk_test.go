@@ -325,49 +325,6 @@ func TestRefusedCustomerDies(t *testing.T) {
 	}
 }
 
-// On a page that is open when its user is deleted nobody pays any more.
-func TestDeletedUserHasNoPage(t *testing.T) {
-	t.Parallel()
-	s := newShop(t)
-	page, err := s.Checkout(t.Context(), ann, "pro", "")
-	s.ok(err)
-	if _, err := s.RemoveUser(t.Context(), store.Actor{Type: store.ActorCLI}, ann.ID(), store.Removal{Reason: "asked"}); err != nil {
-		t.Fatal(err)
-	}
-	s.drain()
-	if _, err := s.fake.Pay(page.ID, "pm_card_visa"); err == nil {
-		t.Error("a deleted user has paid")
-	}
-	if h, err := s.BillingHealth(t.Context()); err != nil || h.Pending != 0 {
-		t.Errorf("%+v, %v", h, err)
-	}
-}
-
-// A deleted user pays no more, however long the provider is down.
-func TestDeletedUserPaysNoMore(t *testing.T) {
-	t.Parallel()
-	s := newShop(t)
-	s.buy("pro")
-	if _, err := s.RemoveUser(t.Context(), store.Actor{Type: store.ActorCLI}, ann.ID(), store.Removal{Reason: "asked"}); err != nil {
-		t.Fatal(err)
-	}
-	s.fake.Inject(stripefake.Fault{Method: http.MethodDelete, Status: 500, Times: -1})
-	s.drain()
-	s.fake.Heal()
-	subs, err := s.provider.Subscriptions(t.Context(), s.customer())
-	if err != nil || subs[0].Status != "active" {
-		t.Fatalf("%+v, %v", subs, err)
-	}
-	s.offset += time.Hour
-	s.drain()
-	if subs, err = s.provider.Subscriptions(t.Context(), s.customer()); err != nil || subs[0].Status != "canceled" {
-		t.Errorf("%+v, %v", subs, err)
-	}
-	if h, err := s.BillingHealth(t.Context()); err != nil || h.Pending != 0 {
-		t.Errorf("%+v, %v", h, err)
-	}
-}
-
 // grant gives ann a plan by hand, without overruling anything.
 func (s *shop) grant(plan string) {
 	s.Helper()

@@ -16,6 +16,8 @@ type hooked struct {
 	customer func(billing.NewCustomer) error // the same
 	reading  func()                          // a customer
 	changing func()                          // a plan
+	// ending a subscription comes to nothing if this answers an error.
+	ending func(context.Context) error
 }
 
 func call(f func()) {
@@ -51,6 +53,15 @@ func (h *hooked) Subscriptions(ctx context.Context, customer string) ([]billing.
 func (h *hooked) ChangePlan(ctx context.Context, c billing.PlanChange) error {
 	call(h.changing)
 	return h.Provider.ChangePlan(ctx, c)
+}
+
+func (h *hooked) End(ctx context.Context, e billing.Ending) error {
+	if h.ending != nil {
+		if err := h.ending(ctx); err != nil {
+			return err
+		}
+	}
+	return h.Provider.End(ctx, e)
 }
 
 // beside is another process of the shop's, whose calls the test is told of.

@@ -197,6 +197,46 @@ func TestDeletedCustomerBuysAgain(t *testing.T) {
 	}
 }
 
+// subscribe makes a subscription as somebody in the dashboard would, paid by a card.
+func (s *shop) subscribe(key string) {
+	s.Helper()
+	card, err := s.post(s.Context(), "/v1/payment_methods/pm_card_visa/attach", url.Values{"customer": {s.customer()}})
+	s.ok(err)
+	_, err = s.post(s.Context(), "/v1/subscriptions", url.Values{
+		"customer": {s.customer()}, "items[0][price]": {s.priceOf(key)}, "default_payment_method": {card["id"].(string)},
+	})
+	s.ok(err)
+}
+
+// Who gets a subscription beside the page that is open does not pay on it as well,
+// also if the page cannot be closed at once.
+func TestPageBesideASubscription(t *testing.T) {
+	t.Parallel()
+	s := newShop(t)
+	page, err := s.Checkout(t.Context(), ann, "pro", "")
+	s.ok(err)
+	s.subscribe("pro_monthly")
+	s.fake.Inject(stripefake.Fault{Method: "POST", Path: "/v1/checkout/sessions", Status: 500, Times: -1})
+	s.tell()
+	s.want("pro active")
+	s.ok(s.Return(t.Context(), ann, page.ID)) // what was read is right all the same
+	if last, err := s.LastCheckout(t.Context(), ann); err != nil || !last.Open {
+		t.Errorf("%+v, %v; could not be closed", last, err)
+	}
+	s.fake.Heal()
+	s.offset += time.Hour
+	s.drain()
+	if _, err := s.fake.Pay(page.ID, "pm_card_visa"); err == nil {
+		t.Error("paid twice")
+	}
+	if last, err := s.LastCheckout(t.Context(), ann); err != nil || last.Open {
+		t.Errorf("%+v, %v; is closed", last, err)
+	}
+	if h, err := s.BillingHealth(t.Context()); err != nil || h.Pending != 0 {
+		t.Errorf("%+v, %v", h, err)
+	}
+}
+
 // Whoever comes back from paying names the session, which must be the account's own.
 func TestSyncOnReturn(t *testing.T) {
 	t.Parallel()

@@ -77,8 +77,8 @@ func leaseTime(attempts int64) time.Duration {
 }
 
 // work carries out one job. If it is killed at any point, the lease runs out and
-// the customer is read again: until the last transaction nothing was written, and
-// after it nothing is left to do.
+// the customer is read again: the job ends in the transaction that writes what was
+// read, and only if that leaves nothing to be ended at the provider.
 func (d *desk) work(ctx context.Context, st *store.Companion, job store.SyncJob) {
 	err := d.read(ctx, st, job)
 	switch {
