@@ -32,6 +32,7 @@ func billingTests() map[string]func(*storeTest) {
 		"customers and invoices":                      testBillingAccounts,
 		"checkout pages follow each other":            testCheckouts,
 		"checkout pages opened at once":               testCheckoutRace,
+		"checkout pages of deleted users":             testCheckoutOfDeletedUser,
 		"customers that are left out or given back":   testSyncReturned,
 		"overdue renewals are read again":             testOverdue,
 		"grants that are over delay no renewals":      testOverdueGrants,

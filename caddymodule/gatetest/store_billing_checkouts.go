@@ -63,6 +63,18 @@ func testCheckouts(t *storeTest) {
 	t.wantPage("cs_0", false)
 }
 
+// A user who was deleted while his page was opened has none, and the one that was
+// open stays so until it is closed at the provider.
+func testCheckoutOfDeletedUser(t *storeTest) {
+	t.ok(t.store.SaveCheckout(t.Context(), t.page("cs_1"), ""))
+	_, err := t.store.RemoveUser(t.Context(), store.Actor{Type: store.ActorCLI}, "alice", store.Removal{})
+	t.ok(err)
+	if err := t.store.SaveCheckout(t.Context(), t.page("cs_2"), "cs_1"); !errors.Is(err, store.ErrUserDeleted) {
+		t.Errorf("saved: %v", err)
+	}
+	t.wantPage("cs_1", true)
+}
+
 // Of several that are opened at once, one is kept.
 func testCheckoutRace(t *storeTest) {
 	pages := []store.CheckoutSession{t.page("cs_1"), t.page("cs_2"), t.page("cs_3"), t.page("cs_4")}

@@ -32,7 +32,8 @@ var ErrCheckoutRaced = errors.New("another checkout session was opened meanwhile
 // SaveCheckout keeps a session that was opened for the account after the one that
 // was its last, empty for none. Of several that were opened at once one is kept:
 // the others get ErrCheckoutRaced and must be closed, or the account could pay on
-// each of them. A session that is there already is left as it is.
+// each of them. So must one that gets ErrUserDeleted: whoever has deleted the user
+// did not see it. A session that is there already is left as it is.
 func (s *Companion) SaveCheckout(ctx context.Context, c CheckoutSession, after string) error {
 	err := s.write(ctx, func(q *sqlgen.Queries) error {
 		now, err := s.clock(ctx, q)
@@ -43,10 +44,16 @@ func (s *Companion) SaveCheckout(ctx context.Context, c CheckoutSession, after s
 		if err := q.LockAccount(ctx, p); err != nil {
 			return err
 		}
+		deleted, err := isDeleted(ctx, q, c.Account)
+		if err != nil {
+			return err
+		}
 		last, err := first(q.LastCheckout(ctx, c.Account.ID()))
 		switch {
 		case err != nil:
 			return err
+		case deleted:
+			return ErrUserDeleted
 		case last != nil && last.ID == c.ID:
 			return nil // asked for twice at once: the provider has answered both alike
 		case last == nil && after != "", last != nil && last.ID != after:

@@ -254,7 +254,7 @@ func (d *desk) closePage(ctx context.Context, st *store.Companion, id string) er
 }
 
 // openPage opens a page after the one that was the account's last. Where another
-// request has opened one meanwhile, this one is closed again.
+// request has opened one meanwhile, or the user was deleted, this one is closed again.
 func (d *desk) openPage(
 	ctx context.Context, st *store.Companion, session *store.CheckoutSession, customer string, of *offer, after string,
 ) (*store.CheckoutSession, error) {
@@ -270,7 +270,7 @@ func (d *desk) openPage(
 	}
 	session.ID, session.URL, session.ExpiresAt = page.ID, page.URL, page.ExpiresAt
 	err = st.SaveCheckout(ctx, *session, after)
-	if errors.Is(err, store.ErrCheckoutRaced) {
+	if errors.Is(err, store.ErrCheckoutRaced) || errors.Is(err, store.ErrUserDeleted) {
 		if failed := d.provider.CloseCheckout(ctx, page.ID); failed != nil && !errors.Is(failed, ErrRefused) {
 			return nil, failed
 		}

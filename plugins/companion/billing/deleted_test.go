@@ -127,6 +127,25 @@ func TestDeletedUserHasNoPage(t *testing.T) {
 	}
 }
 
+// A page that is being opened when its user is deleted is closed again: the read
+// that the deletion asks for may be over by then.
+func TestDeletedWhileAPageIsOpened(t *testing.T) {
+	t.Parallel()
+	s := newShop(t)
+	_, err := s.CustomerOf(t.Context(), ann, "")
+	s.ok(err)
+	desk := s.beside(&hooked{creating: func() {
+		s.remove()
+		s.drain()
+	}})
+	if page, err := desk.Checkout(t.Context(), ann, "pro", ""); billing.RefusalOf(err) != billing.AccountDeleted {
+		t.Errorf("%+v, %v", page, err)
+	}
+	if open := s.openPages(); len(open) != 0 {
+		t.Errorf("a deleted user may pay on %v", open)
+	}
+}
+
 // A deleted user pays no more, however long the provider is down.
 func TestDeletedUserPaysNoMore(t *testing.T) {
 	t.Parallel()

@@ -154,6 +154,7 @@ const (
 	PlanNotFound      Refusal = "plan_not_found"
 	PlanNotForSale    Refusal = "plan_not_for_sale"
 	SessionNotFound   Refusal = "session_not_found"
+	AccountDeleted    Refusal = quota.CodeDeleted // while the request was under way
 	PaymentDeclined   Refusal = "payment_declined"
 	RefusedByProvider Refusal = "refused_by_provider"
 	ProviderDown      Refusal = "billing_unavailable"
@@ -167,7 +168,7 @@ func RefusalOf(err error) Refusal {
 	}{
 		{errSubscribed, AlreadySubscribed}, {errNoCustomer, NoBillingAccount}, {errNothingPaid, NoSubscription}, {errSamePlan, SamePlan},
 		{errNoSuchPlan, PlanNotFound}, {errNotForSale, PlanNotForSale}, {errNoSession, SessionNotFound}, {ErrDeclined, PaymentDeclined}, {ErrRefused, RefusedByProvider},
-		{ErrUnavailable, ProviderDown}, {ErrNotFound, ProviderDown}, {errNotStarted, ProviderDown},
+		{store.ErrUserDeleted, AccountDeleted}, {ErrUnavailable, ProviderDown}, {ErrNotFound, ProviderDown}, {errNotStarted, ProviderDown},
 	} {
 		if errors.Is(err, known.err) {
 			return known.refusal

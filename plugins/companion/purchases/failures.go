@@ -6,6 +6,7 @@ import (
 	"net/http"
 
 	"github.com/danielgtaylor/huma/v2"
+	"github.com/quotagate/quotagate/caddymodule/quota"
 	"github.com/quotagate/quotagate/plugins/companion/api"
 	"github.com/quotagate/quotagate/plugins/companion/billing"
 	"go.uber.org/zap"
@@ -61,6 +62,8 @@ func answers(r billing.Refusal) *api.Error {
 		status, message = http.StatusNotFound, "That plan is not for sale"
 	case billing.SessionNotFound:
 		status, message = http.StatusNotFound, "You have no such checkout session"
+	case billing.AccountDeleted:
+		status, message = http.StatusForbidden, quota.Refuse(quota.CodeDeleted).Message
 	case billing.PaymentDeclined:
 		status, message = http.StatusPaymentRequired, "The payment was declined, and nothing has changed"
 	case billing.RefusedByProvider:
