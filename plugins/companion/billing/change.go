@@ -6,6 +6,7 @@ import (
 
 	"github.com/quotagate/quotagate/caddymodule/quota"
 	"github.com/quotagate/quotagate/caddymodule/store"
+	"go.uber.org/zap"
 )
 
 // paid is the account's subscription that goes on, as the provider has it: the
@@ -108,8 +109,17 @@ func (d *desk) change(ctx context.Context, st *store.Companion, account quota.Su
 	if err := d.provider.ChangePlan(ctx, *ch); err != nil {
 		return err
 	}
-	_, err = d.syncNow(ctx, ch.Subscription.Customer, "change")
-	return err
+	d.readBack(ctx, ch.Subscription.Customer, "change")
+	return nil
+}
+
+// readBack reads what came of what the provider has just done. That was done, and
+// perhaps paid for, also if it cannot be read now: the worker, or the provider's own
+// word, then has it known a little later.
+func (d *desk) readBack(ctx context.Context, customer, reason string) {
+	if _, err := d.syncNow(ctx, customer, reason); err != nil {
+		d.log.Warn("what the payment provider has done could not be read yet", zap.String("customer", customer), zap.Error(err))
+	}
 }
 
 // end cancels or resumes, and reads what came of it.
@@ -123,6 +133,6 @@ func (d *desk) end(ctx context.Context, st *store.Companion, account quota.Subje
 	if err := d.provider.End(ctx, Ending{Subscription: *sub, When: when}); err != nil {
 		return err
 	}
-	_, err = d.syncNow(ctx, sub.Customer, "cancel or resume")
-	return err
+	d.readBack(ctx, sub.Customer, "cancel or resume")
+	return nil
 }

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"net/url"
 	"testing"
+	"time"
 
 	"github.com/quotagate/quotagate/caddymodule/store"
 	"github.com/quotagate/quotagate/plugins/companion/billing"
@@ -222,6 +223,35 @@ func TestClientLeavesDuringAChange(t *testing.T) {
 		t.Fatal("the client has not left")
 	}
 	s.want("enterprise active")
+}
+
+// What the provider has done is not answered as if it had failed because it cannot
+// be read back: it is known a little later.
+func TestChangeThatCannotBeReadBack(t *testing.T) {
+	t.Parallel()
+	s := newShop(t)
+	s.buy("pro")
+	down := func() {
+		s.fake.Inject(stripefake.Fault{Method: http.MethodGet, Path: "/v1/subscriptions", Status: 500, Times: -1})
+	}
+	up := func() {
+		s.fake.Heal()
+		s.fake.Take() // nothing is told of it
+		s.offset += time.Hour
+		s.drain()
+	}
+	s.ok(s.beside(&hooked{changing: down}).Change(t.Context(), ann, "enterprise", ""))
+	up()
+	s.want("enterprise active")
+	desk := s.beside(&hooked{ending: func(context.Context) error {
+		down()
+		return nil
+	}})
+	s.ok(desk.End(t.Context(), ann, billing.AtPeriodEnd))
+	up()
+	if sub, err := s.CurrentSubscription(t.Context(), ann); err != nil || !sub.CancelAtPeriodEnd {
+		t.Errorf("%+v, %v", sub, err)
+	}
 }
 
 // Of a subscription with several items the one that a plan knows gives the plan,
