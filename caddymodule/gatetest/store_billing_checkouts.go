@@ -14,7 +14,7 @@ func (t *storeTest) page(id string) store.CheckoutSession {
 	plan, err := t.store.PlanByName(t.Context(), "pro")
 	t.ok(err)
 	return store.CheckoutSession{
-		ID: id, Account: alice, PlanID: plan.ID, Price: "pro_monthly", Quantity: 1, URL: "https://pay/" + id, CreatedBy: "alice",
+		ID: id, Account: alice, Customer: "cus_1", PlanID: plan.ID, Price: "pro_monthly", Quantity: 1, URL: "https://pay/" + id, CreatedBy: "alice",
 		ExpiresAt: t.clock.Now().Add(time.Hour),
 	}
 }
@@ -23,7 +23,7 @@ func (t *storeTest) page(id string) store.CheckoutSession {
 func (t *storeTest) wantPage(id string, open bool) {
 	t.Helper()
 	c, err := t.store.LastCheckout(t.Context(), alice)
-	if err != nil || c == nil || c.ID != id || c.Open != open {
+	if err != nil || c == nil || c.ID != id || c.Open != open || c.Customer != "cus_1" {
 		t.Errorf("%+v, %v; want %s, open: %v", c, err, id, open)
 	}
 }

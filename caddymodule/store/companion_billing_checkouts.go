@@ -15,7 +15,9 @@ import (
 type CheckoutSession struct {
 	ID, URL string
 	Account quota.Subject
-	PlanID  string
+	// Customer is whom the provider asks to pay. It need not be the account's any more.
+	Customer string
+	PlanID   string
 	// Price is the provider's price, by id or lookup key.
 	Price                string
 	Quantity, TrialDays  int64
@@ -66,8 +68,8 @@ func (s *Companion) SaveCheckout(ctx context.Context, c CheckoutSession, after s
 			return err
 		}
 		return q.InsertCheckout(ctx, sqlgen.InsertCheckoutParams{
-			ID: c.ID, AccountID: c.Account.ID(), PlanID: c.PlanID, Price: c.Price, Quantity: c.Quantity, TrialDays: c.TrialDays,
-			Url: c.URL, CreatedBy: c.CreatedBy, CreatedAt: now, ExpiresAt: column.At(c.ExpiresAt),
+			ID: c.ID, AccountID: c.Account.ID(), CustomerID: text(c.Customer), PlanID: c.PlanID, Price: c.Price, Quantity: c.Quantity,
+			TrialDays: c.TrialDays, Url: c.URL, CreatedBy: c.CreatedBy, CreatedAt: now, ExpiresAt: column.At(c.ExpiresAt),
 		})
 	})
 	if err != nil {
@@ -84,8 +86,8 @@ func (s *Companion) LastCheckout(ctx context.Context, account quota.Subject) (*C
 		row, err := first(q.LastCheckout(ctx, account.ID()))
 		if err == nil && row != nil {
 			c = &CheckoutSession{
-				ID: row.ID, URL: row.Url, Account: account, PlanID: row.PlanID, Price: row.Price, Quantity: row.Quantity,
-				TrialDays: row.TrialDays, CreatedBy: row.CreatedBy, CreatedAt: row.CreatedAt.Time, ExpiresAt: row.ExpiresAt.Time,
+				ID: row.ID, URL: row.Url, Account: account, Customer: row.CustomerID.String, PlanID: row.PlanID, Price: row.Price,
+				Quantity: row.Quantity, TrialDays: row.TrialDays, CreatedBy: row.CreatedBy, CreatedAt: row.CreatedAt.Time, ExpiresAt: row.ExpiresAt.Time,
 				Open: row.ClosedAt.IsZero(),
 			}
 		}

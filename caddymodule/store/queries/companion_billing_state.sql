@@ -72,11 +72,11 @@ FROM invoices WHERE account_id = $1 ORDER BY created_at DESC, id DESC LIMIT $2 O
 SELECT COUNT(*) FROM invoices WHERE account_id = $1;
 
 -- name: InsertCheckout :exec
-INSERT INTO checkout_sessions (id, account_id, plan_id, price, quantity, trial_days, url, created_by, created_at, expires_at)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) ON CONFLICT (id) DO NOTHING;
+INSERT INTO checkout_sessions (id, account_id, customer_id, plan_id, price, quantity, trial_days, url, created_by, created_at, expires_at)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) ON CONFLICT (id) DO NOTHING;
 
 -- name: LastCheckout :many
-SELECT id, account_id, plan_id, price, quantity, trial_days, url, created_by, created_at, expires_at, closed_at
+SELECT id, account_id, customer_id, plan_id, price, quantity, trial_days, url, created_by, created_at, expires_at, closed_at
 FROM checkout_sessions WHERE account_id = $1
 ORDER BY CASE WHEN closed_at IS NULL THEN 0 ELSE 1 END, created_at DESC, id DESC LIMIT 1;
 

@@ -347,27 +347,29 @@ func (q *Queries) InsertBilledSubscription(ctx context.Context, arg InsertBilled
 }
 
 const insertCheckout = `-- name: InsertCheckout :exec
-INSERT INTO checkout_sessions (id, account_id, plan_id, price, quantity, trial_days, url, created_by, created_at, expires_at)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) ON CONFLICT (id) DO NOTHING
+INSERT INTO checkout_sessions (id, account_id, customer_id, plan_id, price, quantity, trial_days, url, created_by, created_at, expires_at)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) ON CONFLICT (id) DO NOTHING
 `
 
 type InsertCheckoutParams struct {
-	ID        string
-	AccountID string
-	PlanID    string
-	Price     string
-	Quantity  int64
-	TrialDays int64
-	Url       string
-	CreatedBy string
-	CreatedAt column.Time
-	ExpiresAt column.Time
+	ID         string
+	AccountID  string
+	CustomerID sql.NullString
+	PlanID     string
+	Price      string
+	Quantity   int64
+	TrialDays  int64
+	Url        string
+	CreatedBy  string
+	CreatedAt  column.Time
+	ExpiresAt  column.Time
 }
 
 func (q *Queries) InsertCheckout(ctx context.Context, arg InsertCheckoutParams) error {
 	_, err := q.db.ExecContext(ctx, insertCheckout,
 		arg.ID,
 		arg.AccountID,
+		arg.CustomerID,
 		arg.PlanID,
 		arg.Price,
 		arg.Quantity,
@@ -420,23 +422,24 @@ func (q *Queries) InvoiceStates(ctx context.Context, accountID string) ([]Invoic
 }
 
 const lastCheckout = `-- name: LastCheckout :many
-SELECT id, account_id, plan_id, price, quantity, trial_days, url, created_by, created_at, expires_at, closed_at
+SELECT id, account_id, customer_id, plan_id, price, quantity, trial_days, url, created_by, created_at, expires_at, closed_at
 FROM checkout_sessions WHERE account_id = $1
 ORDER BY CASE WHEN closed_at IS NULL THEN 0 ELSE 1 END, created_at DESC, id DESC LIMIT 1
 `
 
 type LastCheckoutRow struct {
-	ID        string
-	AccountID string
-	PlanID    string
-	Price     string
-	Quantity  int64
-	TrialDays int64
-	Url       string
-	CreatedBy string
-	CreatedAt column.Time
-	ExpiresAt column.Time
-	ClosedAt  column.Time
+	ID         string
+	AccountID  string
+	CustomerID sql.NullString
+	PlanID     string
+	Price      string
+	Quantity   int64
+	TrialDays  int64
+	Url        string
+	CreatedBy  string
+	CreatedAt  column.Time
+	ExpiresAt  column.Time
+	ClosedAt   column.Time
 }
 
 func (q *Queries) LastCheckout(ctx context.Context, accountID string) ([]LastCheckoutRow, error) {
@@ -451,6 +454,7 @@ func (q *Queries) LastCheckout(ctx context.Context, accountID string) ([]LastChe
 		if err := rows.Scan(
 			&i.ID,
 			&i.AccountID,
+			&i.CustomerID,
 			&i.PlanID,
 			&i.Price,
 			&i.Quantity,

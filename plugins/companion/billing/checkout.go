@@ -214,7 +214,7 @@ func (d *desk) page(ctx context.Context, st *store.Companion, b buyer, customer 
 		return nil, err
 	}
 	session := store.CheckoutSession{
-		Account: b.account, PlanID: of.plan.ID, Price: of.price.ID + of.price.LookupKey, Quantity: of.quantity,
+		Account: b.account, Customer: customer, PlanID: of.plan.ID, Price: of.price.ID + of.price.LookupKey, Quantity: of.quantity,
 		TrialDays: of.plan.TrialDays, CreatedBy: b.user,
 	}
 	if known.HadTrial {
@@ -225,8 +225,10 @@ func (d *desk) page(ctx context.Context, st *store.Companion, b buyer, customer 
 		after = last.ID
 	}
 	if last != nil && last.Open {
-		if last.Price == session.Price && last.Quantity == session.Quantity && last.TrialDays == session.TrialDays &&
-			d.now().Add(leastTime).Before(last.ExpiresAt) {
+		if sameOrder(last, &session) && d.now().Add(leastTime).Before(last.ExpiresAt) {
+			if err := d.canPay(ctx, customer); err != nil {
+				return nil, err
+			}
 			return last, nil
 		}
 		if err := d.closePage(ctx, st, last.ID); err != nil {
@@ -234,6 +236,21 @@ func (d *desk) page(ctx context.Context, st *store.Companion, b buyer, customer 
 		}
 	}
 	return d.openPage(ctx, st, &session, customer, of, after)
+}
+
+// sameOrder reports whether the same customer is to pay the same on both pages.
+func sameOrder(x, y *store.CheckoutSession) bool {
+	return x.Customer == y.Customer && x.Price == y.Price && x.Quantity == y.Quantity && x.TrialDays == y.TrialDays
+}
+
+// canPay answers ErrNotFound for a customer that was deleted at the provider:
+// opening a page says so, answering one that is open does not.
+func (d *desk) canPay(ctx context.Context, customer string) error {
+	deleted, err := d.provider.CustomerDeleted(ctx, customer)
+	if err == nil && deleted {
+		err = fmt.Errorf("%w: customer %s was deleted", ErrNotFound, customer)
+	}
+	return err
 }
 
 // closePage closes a page that nobody is to pay on any more. errPageOver: it may

@@ -197,6 +197,27 @@ func TestDeletedCustomerBuysAgain(t *testing.T) {
 	}
 }
 
+// The page of a customer that was deleted at the provider is no page to pay on: who
+// orders the same again becomes a new customer, and gets that one's page.
+func TestPageOfADeletedCustomer(t *testing.T) {
+	t.Parallel()
+	s := newShop(t)
+	page, err := s.Checkout(t.Context(), ann, "pro", "")
+	s.ok(err)
+	gone := s.customer()
+	s.ok(s.delete("/v1/customers/" + gone))
+	s.tell()
+	again, err := s.Checkout(t.Context(), ann, "pro", "")
+	s.ok(err)
+	if open := s.openPages(); again.ID == page.ID || s.customer() == gone || len(open) != 1 || open[0] != again.ID {
+		t.Errorf("%s after %s, open are %v", again.ID, page.ID, open)
+	}
+	_, err = s.fake.Pay(again.ID, "pm_card_visa")
+	s.ok(err)
+	s.tell()
+	s.want("pro active")
+}
+
 // subscribe makes a subscription as somebody in the dashboard would, paid by a card.
 func (s *shop) subscribe(key string) {
 	s.Helper()
