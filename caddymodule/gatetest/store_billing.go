@@ -27,6 +27,7 @@ func billingTests() map[string]func(*storeTest) {
 		"a grant in place of nothing paid":            testGrantWhileUnpaid,
 		"a price keeps its plan":                      testLearnedPrices,
 		"the truth once more changes nothing":         testApplyTwice,
+		"what goes on again has recovered":            testRecovered,
 		"what the provider no longer has is over":     testMissingSubscription,
 		"a plan that is pending":                      testPendingFromTruth,
 		"customers and invoices":                      testBillingAccounts,
@@ -257,6 +258,26 @@ func testApplyTwice(t *storeTest) {
 	} {
 		if n := t.number("SELECT COUNT(*) FROM outbox_events WHERE account_id = 'alice' AND event_type = $1", kind); n != 1 {
 			t.Errorf("%d events %s for others", n, kind)
+		}
+	}
+}
+
+// What goes on again after a payment that was given up has recovered; what was never
+// paid has not.
+func testRecovered(t *storeTest) {
+	for i, c := range []struct{ from, want string }{
+		{"past_due", store.SubscriptionRecovered},
+		{"unpaid", store.SubscriptionRecovered},
+		{"paused", store.SubscriptionRecovered},
+		{"incomplete", store.SubscriptionUpdated},
+		{"trialing", store.SubscriptionUpdated},
+	} {
+		customer := fmt.Sprintf("cus_%d", i)
+		t.customer(quota.UserSubject(fmt.Sprintf("u%d", i)), customer)
+		id := fmt.Sprintf("sub_%d", i)
+		t.sync(customer, t.billed(id, c.from, "pro_monthly"))
+		if r := t.sync(customer, t.billed(id, "active", "pro_monthly")); len(r.Changes) == 0 || r.Changes[0].Kind != c.want {
+			t.Errorf("from %s: %+v, want %s", c.from, r.Changes, c.want)
 		}
 	}
 }

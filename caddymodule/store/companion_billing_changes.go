@@ -50,7 +50,7 @@ func (b *billing) note(old, row *sqlgen.Subscription) {
 		c.Kind = SubscriptionCancelled
 	case old.Status != row.Status && row.Status == string(quota.StatusPastDue):
 		c.Kind = SubscriptionPastDue
-	case old.Status == string(quota.StatusPastDue) && row.Status == string(quota.StatusActive):
+	case failing(old) && row.Status == string(quota.StatusActive):
 		c.Kind = SubscriptionRecovered
 	}
 	before := quota.StatusNone
@@ -58,6 +58,19 @@ func (b *billing) note(old, row *sqlgen.Subscription) {
 		c.From, before = b.planName(old.PlanID), quota.Status(old.Status)
 	}
 	b.keep(c, before)
+}
+
+// failing reports whether a subscription waits for a payment that may yet come, in
+// its grace or after the provider has given up. A first payment that never came is
+// none of it: nothing was there that could recover.
+func failing(row *sqlgen.Subscription) bool {
+	switch quota.Status(row.Status) {
+	case quota.StatusPastDue:
+		return true
+	case quota.StatusExpired:
+		return GoesOn(row.StripeStatus.String)
+	}
+	return false
 }
 
 // noteCurrent keeps that another subscription is the current one; nil: none.
