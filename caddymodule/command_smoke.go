@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"net/url"
 	"time"
@@ -20,6 +21,9 @@ const (
 	smokeTimeout  = 10 * time.Second // of one request
 	smokePatience = 3 * time.Second  // for usage to show
 )
+
+// healthPort is where the Caddyfiles that come with Quotagate answer for health.
+const healthPort = "9090"
 
 // smokeCommand checks a gateway from outside after it was deployed.
 func smokeCommand() *cobra.Command {
@@ -91,7 +95,7 @@ func smokeTarget(cmd *cobra.Command, address string) (smoke.Target, error) {
 	if t.Health, err = cmd.Flags().GetString("health"); err != nil {
 		return t, err
 	}
-	t.Health = cmp.Or(t.Health, "http://"+u.Hostname()+":9090")
+	t.Health = cmp.Or(t.Health, "http://"+net.JoinHostPort(u.Hostname(), healthPort))
 	if t.Path, err = cmd.Flags().GetString("path"); err != nil {
 		return t, err
 	}

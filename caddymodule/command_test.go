@@ -112,3 +112,29 @@ func TestSeconds(t *testing.T) {
 		}
 	}
 }
+
+// A gateway is asked for its health at port 9090 of its own host, which may be an
+// IPv6 address.
+func TestSmokeFindsHealth(t *testing.T) {
+	t.Parallel()
+	for _, tc := range []struct{ url, health, want string }{
+		{"http://localhost:8080", "", "http://localhost:9090"},
+		{"https://api.example.com", "", "http://api.example.com:9090"},
+		{"http://[::1]:8080", "", "http://[::1]:9090"},
+		{"http://[::1]:8080", "http://[::1]:7070", "http://[::1]:7070"},
+	} {
+		cmd := smokeCommand()
+		for name, value := range map[string]string{"token": "x", "health": tc.health} {
+			if err := cmd.Flags().Set(name, value); err != nil {
+				t.Fatal(err)
+			}
+		}
+		target, err := smokeTarget(cmd, tc.url)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if target.Health != tc.want {
+			t.Errorf("%s: health is asked for at %s, want %s", tc.url, target.Health, tc.want)
+		}
+	}
+}
