@@ -21,7 +21,7 @@ import (
 const settleEvery = time.Second
 
 // reserved connections are left to the flush of usage and to the watcher of
-// changes, however many entitlements are loaded.
+// changes, however much is loaded for requests.
 const reserved = 2
 
 // Records are an open pool.
@@ -127,14 +127,24 @@ func (r *Records) Store() *store.Store { return r.store }
 
 // Entitlement implements gate.Loader.
 func (r *Records) Entitlement(ctx context.Context, account quota.Subject) (*quota.Entitlement, error) {
+	if err := r.beginLoad(ctx); err != nil {
+		return nil, err
+	}
+	defer r.endLoad()
+	return r.store.Entitlement(ctx, account)
+}
+
+// beginLoad waits until one more load may take a connection; endLoad must follow.
+func (r *Records) beginLoad(ctx context.Context) error {
 	select {
 	case r.loads <- struct{}{}:
-		defer func() { <-r.loads }()
-		return r.store.Entitlement(ctx, account)
+		return nil
 	case <-ctx.Done():
-		return nil, fmt.Errorf("waiting for a connection to the records: %w", context.Cause(ctx))
+		return fmt.Errorf("waiting for a connection to the records: %w", context.Cause(ctx))
 	}
 }
+
+func (r *Records) endLoad() { <-r.loads }
 
 // Latest implements gate.Bus.
 func (r *Records) Latest(ctx context.Context) (int64, error) { return r.store.Latest(ctx) }
@@ -163,6 +173,10 @@ func (r *Records) EpochTotals(ctx context.Context, epoch string) ([]quota.Total,
 
 // Usage implements gate.UsageStore.
 func (r *Records) Usage(ctx context.Context, account quota.Subject, keys []quota.UsageKey, except []string) ([]int64, error) {
+	if err := r.beginLoad(ctx); err != nil {
+		return nil, err
+	}
+	defer r.endLoad()
 	return r.store.Usage(ctx, account, keys, except)
 }
 

@@ -293,9 +293,29 @@ func TestGivenUpStatementsAreCancelled(t *testing.T) {
 	}
 }
 
-// However many entitlements are loaded, usage can be flushed.
+// However many entitlements and amounts of usage are loaded, and however slowly,
+// usage can be flushed and changes be looked for.
 func TestPoolIsExhausted(t *testing.T) {
 	t.Parallel()
+	for table, load := range map[string]func(*Records, context.Context, quota.Subject) error{
+		"subscriptions": func(r *Records, ctx context.Context, account quota.Subject) error {
+			_, err := r.Entitlement(ctx, account)
+			return err
+		},
+		"usage_levels": func(r *Records, ctx context.Context, account quota.Subject) error {
+			_, err := r.Usage(ctx, account, []quota.UsageKey{{Metric: "storage_bytes", Period: quota.PeriodNone}}, nil)
+			return err
+		},
+	} {
+		t.Run(table, func(t *testing.T) {
+			t.Parallel()
+			testPoolIsExhausted(t, table, load)
+		})
+	}
+}
+
+func testPoolIsExhausted(t *testing.T, table string, load func(*Records, context.Context, quota.Subject) error) {
+	t.Helper()
 	m := &Module{DSN: gatetest.Postgres(t).Database(t), MigrateMode: MigrateAuto, Connections: 4}
 	r := openRecords(t, m, caddymodule.Env{})
 	db := pool(t, &Module{DSN: m.DSN})
@@ -303,19 +323,16 @@ func TestPoolIsExhausted(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := tx.ExecContext(t.Context(), "LOCK TABLE subscriptions IN ACCESS EXCLUSIVE MODE"); err != nil {
+	if _, err := tx.ExecContext(t.Context(), "LOCK TABLE "+table+" IN ACCESS EXCLUSIVE MODE"); err != nil {
 		t.Fatal(err)
 	}
 	loading, stop := context.WithCancel(t.Context())
 	const loads = 50
 	ended := make(chan error, loads)
 	for i := range loads {
-		go func() {
-			_, err := r.Entitlement(loading, quota.UserSubject(fmt.Sprint(i)))
-			ended <- err
-		}()
+		go func() { ended <- load(r, loading, quota.UserSubject(fmt.Sprint(i))) }()
 	}
-	eventually(t, "the loads wait", func() bool { return len(r.loads) == cap(r.loads) })
+	eventually(t, "the loads wait", func() bool { return r.db.Stats().InUse >= cap(r.loads) })
 	flushing, cancel := context.WithTimeout(t.Context(), 2*time.Second)
 	defer cancel()
 	for seq := range int64(5) {
@@ -335,7 +352,7 @@ func TestPoolIsExhausted(t *testing.T) {
 	if err := tx.Rollback(); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := r.Entitlement(t.Context(), "user:1"); err != nil {
+	if err := load(r, t.Context(), "user:1"); err != nil {
 		t.Error(err)
 	}
 }
