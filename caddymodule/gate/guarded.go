@@ -51,7 +51,7 @@ const (
 	maxDoubtful = 10_000
 	settleEvery = 250 * time.Millisecond
 	sweepBatch  = 2000
-	// forgetsAtOnce bounds the calls of settle that requests may have to wait behind.
+	// forgetsAtOnce bounds the calls of Forget that requests may have to wait behind.
 	forgetsAtOnce = 16
 )
 

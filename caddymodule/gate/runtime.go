@@ -7,6 +7,7 @@ import (
 
 	"github.com/quotagate/quotagate/caddymodule/quota"
 	"go.uber.org/zap"
+	"golang.org/x/sync/errgroup"
 )
 
 // Options make a Runtime.
@@ -159,17 +160,42 @@ func (rt *Runtime) apply(changes []quota.Change) {
 	rt.Stats.Changes.Add(int64(len(changes)))
 	// Counters first: a request that is judged by the new entitlement must also
 	// see the usage that the change may have corrected.
-	for _, ch := range changes {
-		if ch.Subject.Kind() == "plan" {
-			continue
-		}
-		if err := rt.engine.Forget(context.Background(), ch.Subject); err != nil {
-			rt.Stats.CounterFailures.Add(1)
-			rt.Stats.fault("counters", err)
-		}
-	}
+	rt.forget(charged(changes))
 	rt.Entitlements.apply(changes)
 	rt.Streams.wake()
+}
+
+// forget tells the counters, several calls at once: each may be a round trip, and
+// what was changed waits for all of them.
+func (rt *Runtime) forget(subjects []quota.Subject) {
+	var all errgroup.Group
+	all.SetLimit(forgetsAtOnce)
+	for _, subject := range subjects {
+		all.Go(func() error {
+			if err := rt.engine.Forget(context.Background(), subject); err != nil {
+				rt.Stats.CounterFailures.Add(1)
+				rt.Stats.fault("counters", err)
+			}
+			return nil
+		})
+	}
+	_ = all.Wait() // each was told of by itself
+}
+
+// charged are the subjects of changes that may have usage, each once.
+func charged(changes []quota.Change) []quota.Subject {
+	var subjects []quota.Subject
+	seen := map[quota.Subject]bool{}
+	for _, ch := range changes {
+		switch {
+		case ch.Subject == quota.AllSubjects:
+			return []quota.Subject{quota.AllSubjects}
+		case ch.Subject.Kind() != "plan" && !seen[ch.Subject]:
+			seen[ch.Subject] = true
+			subjects = append(subjects, ch.Subject)
+		}
+	}
+	return subjects
 }
 
 // Outage is a time in which the counters are out of reach.

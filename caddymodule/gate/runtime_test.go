@@ -2,11 +2,15 @@ package gate
 
 import (
 	"context"
+	"fmt"
+	"slices"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"github.com/quotagate/quotagate/caddymodule/quota"
 )
 
@@ -50,6 +54,77 @@ func TestWatchAppliesChanges(t *testing.T) {
 			t.Errorf("%d changes told, want 2", n)
 		}
 	})
+}
+
+// distantEngine is as far away as Redis in another zone, and notes what it forgets.
+type distantEngine struct {
+	Engine
+	mu     sync.Mutex
+	forgot []quota.Subject
+}
+
+func (e *distantEngine) Forget(ctx context.Context, account quota.Subject) error {
+	e.mu.Lock()
+	e.forgot = append(e.forgot, account)
+	e.mu.Unlock()
+	time.Sleep(10 * time.Millisecond)
+	return e.Engine.Forget(ctx, account)
+}
+
+// A suspension is seen within two seconds although it comes as the last of a
+// crowd of changes, for each of which the counters have to be told.
+func TestWatchAppliesManyChanges(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		h := newHarness(t, func(o *Options) { o.Engine = &distantEngine{Engine: o.Engine} })
+		stop := h.start(t)
+		defer stop()
+		h.caller(t, alice)
+		h.records.mu.Lock() // one transaction, of an import say
+		for i := range 499 {
+			h.records.seq++
+			h.records.changes = append(h.records.changes, quota.Change{Seq: h.records.seq, Subject: quota.UserSubject(fmt.Sprint(i))})
+		}
+		h.records.mu.Unlock()
+		h.records.change(alice, func(e *quota.Entitlement) { e.Control = quota.ControlSuspended })
+		began := time.Now()
+		for h.get(t, alice).Control != quota.ControlSuspended {
+			time.Sleep(10 * time.Millisecond)
+		}
+		if took := time.Since(began); took > 2*time.Second {
+			t.Errorf("a suspension is seen after %s", took)
+		}
+	})
+}
+
+// The counters are told of a subject once, however often it has changed; of none
+// where they are told of all, and never of a plan, which has no usage.
+func TestApplyForgetsEachSubjectOnce(t *testing.T) {
+	t.Parallel()
+	changes := func(subjects ...quota.Subject) []quota.Change {
+		var cs []quota.Change
+		for i, s := range subjects {
+			cs = append(cs, quota.Change{Seq: int64(i + 1), Subject: s})
+		}
+		return cs
+	}
+	for _, tc := range []struct{ changed, want []quota.Subject }{
+		{[]quota.Subject{alice, "plan:pro", alice, "org:a", alice}, []quota.Subject{alice, "org:a"}},
+		{[]quota.Subject{alice, quota.AllSubjects, "org:a"}, []quota.Subject{quota.AllSubjects}},
+		{[]quota.Subject{"plan:pro"}, nil},
+	} {
+		var e *distantEngine
+		h := newHarness(t, func(o *Options) {
+			e = &distantEngine{Engine: o.Engine}
+			o.Engine = e
+		})
+		h.rt.apply(changes(tc.changed...))
+		slices.Sort(e.forgot)
+		slices.Sort(tc.want)
+		if diff := cmp.Diff(tc.want, e.forgot); diff != "" {
+			t.Errorf("%v (-want +got):\n%s", tc.changed, diff)
+		}
+	}
 }
 
 // What changed while the connection was lost is noticed when it is back.

@@ -59,6 +59,10 @@ func (s *Store) Changes(ctx context.Context, after int64) ([]quota.Change, error
 	return changes, nil
 }
 
+// lookTimeout bounds one look at the changes: a server that hangs is a fault. What
+// the receiver does with them is not in it.
+const lookTimeout = 5 * time.Second
+
 // aliveEvery is how often Poll says that the connection lives.
 const aliveEvery = time.Second
 
@@ -94,18 +98,13 @@ func (s *Store) Poll(ctx context.Context, after int64, every time.Duration,
 	}
 }
 
-// followTimeout bounds one look at the changes: a server that hangs is a fault.
-const followTimeout = 5 * time.Second
-
 // Follow is the loop of gate.Bus.Watch for a guest that is told of changes: it
 // delivers those above after, calls wait with the number of the newest, and
 // begins again when that returns, told or not. It ends with nil when ctx does,
 // else with the first fault.
 func (s *Store) Follow(ctx context.Context, after int64, wait func(ctx context.Context, after int64), deliver func([]quota.Change)) error {
 	for {
-		asking, cancel := context.WithTimeout(ctx, followTimeout)
-		newest, err := s.deliver(asking, after, deliver)
-		cancel()
+		newest, err := s.deliver(ctx, after, deliver)
 		switch {
 		case ctx.Err() != nil:
 			return nil
@@ -124,7 +123,9 @@ func (s *Store) Follow(ctx context.Context, after int64, wait func(ctx context.C
 // deliver hands over everything above after and returns the newest number.
 func (s *Store) deliver(ctx context.Context, after int64, deliver func([]quota.Change)) (int64, error) {
 	for {
-		changes, err := s.Changes(ctx, after)
+		asking, cancel := context.WithTimeout(ctx, lookTimeout)
+		changes, err := s.Changes(asking, after)
+		cancel()
 		if err != nil || len(changes) == 0 {
 			return after, err
 		}
