@@ -102,9 +102,10 @@ func (e *Engine) Close() error {
 	}
 	e.stop()
 	e.wg.Wait()
-	if err := e.settleAll(context.Background()); err != nil {
+	err := e.settleAll(context.Background())
+	if n := e.unsettled.len(); n > 0 {
 		e.log.Warn("some calls could not be settled: what they may have charged stays charged",
-			zap.Int("calls", e.unsettled.len()), zap.Error(err))
+			zap.Int("calls", n), zap.Error(err))
 	}
 	if err := e.servers.close(); err != nil {
 		return fmt.Errorf("closing counters in redis: %w", err)

@@ -24,13 +24,16 @@ type doubt struct {
 	op    opcode // opUndo or opRecall
 	rows  []quota.Charge
 	since time.Time
+	// again is when to try anew what could not be settled by a fault of its own.
+	again time.Time
 }
 
 // The bounds of what is remembered to be settled.
 const (
 	maxUnsettled = 20_000
-	// giveUp is when a giving back is dropped that cannot be made: the level that
-	// it is of could not be loaded in all the time.
+	// giveUp is when a call is dropped that cannot be settled although Redis
+	// answers: the level that it gives back to could not be loaded in all the time,
+	// or a key of it holds something else.
 	giveUp = 10 * time.Minute
 )
 
@@ -113,6 +116,9 @@ func (e *Engine) settleAll(ctx context.Context) error {
 			if failed.Load() || ctx.Err() != nil {
 				return nil
 			}
+			if time.Now().Before(d.again) {
+				return nil
+			}
 			done, err := e.settle(d)
 			if err != nil {
 				failed.Store(true)
@@ -129,10 +135,16 @@ func (e *Engine) settleAll(ctx context.Context) error {
 }
 
 // settle asks what became of a call, and undoes or completes it. done: it needs
-// no more attention. An error means that Redis does not answer.
+// no more attention. An error means that Redis does not answer; a fault of the call
+// alone is none, for neither the breaker nor the other calls have to wait for it.
 func (e *Engine) settle(d *doubt) (done bool, err error) {
 	if d.lane != nil {
 		ran, err := e.inquire(d)
+		if kindOf(err) == gate.FaultOther {
+			// Twice as late each time: one bad key may have thousands of calls in doubt.
+			d.again = time.Now().Add(time.Since(d.since))
+			return e.givenUp(d, err), nil
+		}
 		if err != nil {
 			return false, err
 		}
@@ -148,19 +160,29 @@ func (e *Engine) settle(d *doubt) (done bool, err error) {
 	var fault *gate.CounterError
 	switch {
 	case errors.As(err, &cold):
-		if time.Since(d.since) < giveUp {
-			return false, nil
-		}
-		e.health.abandoned.Add(1)
-		e.log.Error("giving a charge back was given up: the level that it is of could not be loaded", zap.Error(err))
-	case errors.As(err, &fault) && fault.NotRun:
+		return e.givenUp(d, err), nil
+	case !errors.As(err, &fault): // given, or never to be
+	case fault.NotRun && fault.Kind == gate.FaultOther:
+		return e.givenUp(d, err), nil
+	case fault.NotRun:
 		return false, err
-	case fault != nil: // in doubt anew, under another number
+	case fault.Kind != gate.FaultOther: // in doubt anew, under another number
 		e.settled(d)
 		return true, err
 	}
 	e.settled(d)
 	return true, nil
+}
+
+// givenUp drops a call that could not be settled for too long.
+func (e *Engine) givenUp(d *doubt, err error) bool {
+	if time.Since(d.since) < giveUp {
+		return false
+	}
+	e.health.abandoned.Add(1)
+	e.log.Error("settling a call was given up: what it charged stays charged, what it gives back is not given", zap.Error(err))
+	e.settled(d)
+	return true
 }
 
 // inquire runs a call's settlement: a take that ran is undone, anything that did
