@@ -1,9 +1,12 @@
 package store
 
 import (
+	"context"
 	"database/sql"
 	"net/url"
 	"strings"
+
+	"github.com/quotagate/quotagate/caddymodule/store/sqlgen"
 )
 
 // Engine is one of the two databases.
@@ -36,6 +39,23 @@ func (e Engine) snapshot() *sql.TxOptions {
 		o.Isolation = sql.LevelRepeatableRead
 	}
 	return o
+}
+
+// claiming is the transaction with SELECTs that lock the rows which they find, and
+// pass over those that somebody else has locked rather than wait. SQLite has no such
+// rows: of its transactions that write there is one at a time.
+func (e Engine) claiming(tx sqlgen.DBTX) sqlgen.DBTX {
+	if e == Postgres {
+		return skipLocked{tx}
+	}
+	return tx
+}
+
+type skipLocked struct{ sqlgen.DBTX }
+
+// QueryContext implements sqlgen.DBTX.
+func (s skipLocked) QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error) {
+	return s.DBTX.QueryContext(ctx, query+"FOR UPDATE SKIP LOCKED", args...)
 }
 
 // SQLiteDSN is the data source of a file for the driver modernc.org/sqlite:

@@ -78,7 +78,7 @@ func (s *Store) EpochTotals(ctx context.Context, epoch string) ([]quota.Total, e
 // epochs that are closed and not Dropped yet, the longest closed first. Of several
 // callers with different holders one does it, and one that copies.
 func (s *Store) Reap(ctx context.Context, holder string, copies bool) (closed int, kept []quota.ClosedEpoch, err error) {
-	err = s.write(ctx, func(q *sqlgen.Queries) error {
+	err = s.writeTx(ctx, func(tx sqlgen.DBTX, q *sqlgen.Queries) error {
 		closed, kept = 0, nil
 		name := leaseReaper
 		if copies {
@@ -88,12 +88,8 @@ func (s *Store) Reap(ctx context.Context, holder string, copies bool) (closed in
 		if err != nil || !held {
 			return err
 		}
-		dead, err := q.ReapEpochs(ctx, sqlgen.ReapEpochsParams{ClosedAt: now, LastSeenAt: column.At(now.Add(-DeadAfter))})
-		if err != nil {
+		if closed, err = s.closeDead(ctx, tx, now); err != nil || !copies {
 			return err
-		}
-		if closed = len(dead); !copies {
-			return nil
 		}
 		rows, err := q.KeptEpochs(ctx, reapBatch)
 		if err != nil {
@@ -108,6 +104,22 @@ func (s *Store) Reap(ctx context.Context, holder string, copies bool) (closed in
 		return 0, nil, fmt.Errorf("closing dead epochs: %w", err)
 	}
 	return closed, kept, nil
+}
+
+// closeDead closes the epochs that have been silent for too long. One whose process
+// is in the middle of a flush, or was frozen there, keeps nobody from the others.
+func (s *Store) closeDead(ctx context.Context, tx sqlgen.DBTX, now column.Time) (closed int, err error) {
+	dead, err := sqlgen.New(s.engine.claiming(tx)).DeadEpochs(ctx, column.At(now.Add(-DeadAfter)))
+	if err != nil {
+		return 0, err
+	}
+	q := sqlgen.New(tx)
+	for _, epoch := range dead {
+		if _, err := q.CloseEpoch(ctx, sqlgen.CloseEpochParams{Epoch: epoch, ClosedAt: now}); err != nil {
+			return 0, err
+		}
+	}
+	return len(dead), nil
 }
 
 // Dropped notes that the counters have forgotten a closed epoch: all that they

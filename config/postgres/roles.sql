@@ -28,6 +28,8 @@ BEGIN
         -- Our statements name no schema. As the role's own setting it needs not be
         -- set on each connection, which a pooler may lend to others.
         EXECUTE format('ALTER ROLE %I IN DATABASE %I SET search_path = quotagate', name, current_database());
+        -- Likewise: what a process has locked that is frozen, or cut off, must not stay so.
+        EXECUTE format('ALTER ROLE %I IN DATABASE %I SET idle_in_transaction_session_timeout = 5000', name, current_database());
         EXECUTE format('GRANT CONNECT ON DATABASE %I TO %I', current_database(), name);
     END LOOP;
     IF NOT EXISTS (SELECT 1 FROM pg_catalog.pg_namespace WHERE nspname = 'quotagate') THEN

@@ -30,6 +30,9 @@ const (
 	// cancelPatience is how long a server that was asked to cancel a statement is
 	// waited for before the connection is given up.
 	cancelPatience = 500 * time.Millisecond
+	// idleInTransaction is how long (ms) a transaction may do nothing until the server
+	// ends it: none of ours waits for anything but the server.
+	idleInTransaction = "5000"
 )
 
 // parse reads a DSN. Its text is in no error: it may hold a password.
@@ -109,7 +112,7 @@ func (m *Module) place() string {
 
 // connect makes the pool; nothing is dialed yet.
 func (m *Module) connect() *sql.DB {
-	db := stdlib.OpenDB(*m.config, stdlib.OptionAfterConnect(useSchema))
+	db := stdlib.OpenDB(*m.config, stdlib.OptionAfterConnect(useSession))
 	n := max(m.Connections, minConnections)
 	db.SetMaxOpenConns(n)
 	db.SetMaxIdleConns(n)
@@ -118,13 +121,18 @@ func (m *Module) connect() *sql.DB {
 	return db
 }
 
-// useSchema makes our tables the only ones that a name without a schema means.
-// Where the role has that as its own setting nothing is set, and so nothing can
-// stay behind on a connection that a pooler lends to others.
-func useSchema(ctx context.Context, c *pgx.Conn) error {
-	const path = "SELECT set_config('search_path', '" + store.Schema + "', false) WHERE current_setting('search_path') <> '" + store.Schema + "'"
-	if _, err := c.PgConn().Exec(ctx, path).ReadAll(); err != nil {
-		return fmt.Errorf("setting the search path: %w", err)
+// useSession prepares a connection. Where the role has what is wanted as its own
+// settings nothing is set, and so nothing can stay behind on a connection that a
+// pooler lends to others.
+func useSession(ctx context.Context, c *pgx.Conn) error {
+	// Our tables are the only ones that a name without a schema means.
+	const path = "SELECT set_config('search_path', '" + store.Schema + "', false) WHERE current_setting('search_path') <> '" + store.Schema + "';"
+	// What a gateway has locked that freezes, or is cut off, is free again in time for
+	// the others: they wait for no longer in a flush.
+	const idle = "SELECT set_config(name, '" + idleInTransaction + "', false) FROM pg_catalog.pg_settings " +
+		"WHERE name = 'idle_in_transaction_session_timeout' AND setting::bigint NOT BETWEEN 1 AND " + idleInTransaction
+	if _, err := c.PgConn().Exec(ctx, path+idle).ReadAll(); err != nil {
+		return fmt.Errorf("preparing the session: %w", err)
 	}
 	return nil
 }

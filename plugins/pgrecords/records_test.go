@@ -46,6 +46,19 @@ func pool(t *testing.T, m *Module) *sql.DB {
 	return db
 }
 
+// lockTable keeps a table from everybody, for as long as the test wants.
+func lockTable(t *testing.T, db *sql.DB, table string) *sql.Tx {
+	t.Helper()
+	tx, err := db.BeginTx(t.Context(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := tx.ExecContext(t.Context(), "SET LOCAL idle_in_transaction_session_timeout = 0; LOCK TABLE "+table+" IN ACCESS EXCLUSIVE MODE"); err != nil {
+		t.Fatal(err)
+	}
+	return tx
+}
+
 func TestStore(t *testing.T) {
 	t.Parallel()
 	server := gatetest.Postgres(t)
@@ -265,13 +278,7 @@ func TestGivenUpStatementsAreCancelled(t *testing.T) {
 	m := &Module{DSN: gatetest.Postgres(t).Database(t), MigrateMode: MigrateAuto}
 	r := openRecords(t, m, caddymodule.Env{})
 	db := pool(t, &Module{DSN: m.DSN})
-	tx, err := db.BeginTx(t.Context(), nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := tx.ExecContext(t.Context(), "LOCK TABLE subscriptions IN ACCESS EXCLUSIVE MODE"); err != nil {
-		t.Fatal(err)
-	}
+	tx := lockTable(t, db, "subscriptions")
 	waiting := func() (n int) {
 		err := db.QueryRowContext(t.Context(), "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'").Scan(&n)
 		if err != nil {
@@ -319,13 +326,7 @@ func testPoolIsExhausted(t *testing.T, table string, load func(*Records, context
 	m := &Module{DSN: gatetest.Postgres(t).Database(t), MigrateMode: MigrateAuto, Connections: 4}
 	r := openRecords(t, m, caddymodule.Env{})
 	db := pool(t, &Module{DSN: m.DSN})
-	tx, err := db.BeginTx(t.Context(), nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := tx.ExecContext(t.Context(), "LOCK TABLE "+table+" IN ACCESS EXCLUSIVE MODE"); err != nil {
-		t.Fatal(err)
-	}
+	tx := lockTable(t, db, table)
 	loading, stop := context.WithCancel(t.Context())
 	const loads = 50
 	ended := make(chan error, loads)
@@ -354,6 +355,64 @@ func testPoolIsExhausted(t *testing.T, table string, load func(*Records, context
 	}
 	if err := load(r, t.Context(), "user:1"); err != nil {
 		t.Error(err)
+	}
+}
+
+// A gateway that freezes, or is cut off, in the middle of a flush keeps nobody from
+// closing the epochs of others, and after a few seconds nobody from writing.
+func TestFrozenInTheMiddleOfAFlush(t *testing.T) {
+	t.Parallel()
+	m := &Module{DSN: gatetest.Postgres(t).Database(t), MigrateMode: MigrateAuto}
+	frozen, other := openRecords(t, m, caddymodule.Env{}), openRecords(t, &Module{DSN: m.DSN}, caddymodule.Env{})
+	flush := func(epoch string) {
+		t.Helper()
+		ctx, cancel := context.WithTimeout(t.Context(), patience)
+		defer cancel()
+		err := other.Flush(ctx, quota.Flush{
+			EpochTotals: quota.EpochTotals{Epoch: epoch, Kept: true}, Process: epoch,
+			Seen: []quota.Seen{{Account: "user:1", At: time.Now()}},
+		})
+		if err != nil {
+			t.Errorf("flushing %s: %v", epoch, err)
+		}
+	}
+	reap := func(epoch string) {
+		t.Helper()
+		ctx, cancel := context.WithTimeout(t.Context(), patience)
+		defer cancel()
+		if _, _, err := other.Reap(ctx, true); err != nil {
+			t.Error(err)
+		}
+		var closed bool
+		err := other.db.QueryRowContext(ctx, "SELECT closed_at IS NOT NULL FROM gateway_epochs WHERE epoch = $1", epoch).Scan(&closed)
+		if err != nil || !closed {
+			t.Errorf("the epoch of the %s gateway is not closed: %v", epoch, err)
+		}
+	}
+	flush("frozen")
+	flush("killed")
+	if _, err := other.db.ExecContext(t.Context(), "UPDATE gateway_epochs SET last_seen_at = last_seen_at - INTERVAL '1 minute'"); err != nil {
+		t.Fatal(err)
+	}
+	tx, err := frozen.db.BeginTx(t.Context(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = tx.Rollback() }() // its connection is gone
+	// As a flush begins, and ends.
+	for _, s := range []string{
+		"UPDATE gateway_epochs SET last_seen_at = now() WHERE epoch = 'frozen'",
+		"UPDATE accounts SET last_seen_at = now() WHERE id = '1'",
+	} {
+		if _, err := tx.ExecContext(t.Context(), s); err != nil {
+			t.Fatal(err)
+		}
+	}
+	reap("killed")
+	flush("other") // waits for what the frozen gateway has locked
+	reap("frozen")
+	if err := tx.Commit(); err == nil {
+		t.Error("a transaction goes on that others have waited for")
 	}
 }
 

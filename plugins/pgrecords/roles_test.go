@@ -71,6 +71,9 @@ func TestRoles(t *testing.T) {
 	gateway := openRecords(t, &Module{DSN: as(t, dsn, "quotagate_gateway")}, caddymodule.Env{DefaultPlan: "free"})
 	companion := store.ForCompanion(openRecords(t, &Module{DSN: as(t, dsn, "quotagate_companion")}, caddymodule.Env{}).Store())
 
+	for _, role := range []string{"quotagate_owner", "quotagate_gateway", "quotagate_companion"} {
+		sessionIsPrepared(t, as(t, dsn, role))
+	}
 	companionWorks(t, companion)
 	gatewayAdmits(t, gateway)
 	gatewayRecords(t, gateway, pool(t, &Module{DSN: dsn}))
@@ -97,6 +100,23 @@ func TestRoles(t *testing.T) {
 		"CREATE TABLE mine (x INT)", "DROP TABLE changes", "TRUNCATE admins", "SELECT password_hash FROM public.users", "SELECT token_hash FROM public.sessions",
 		"UPDATE public.users SET id = 1", "DELETE FROM public.users", "INSERT INTO public.users (id) VALUES (1)", "UPDATE goose_db_version SET version_id = 1",
 		"UPDATE audit_events SET actor_id = 'x'", "ALTER TABLE audit_events DISABLE TRIGGER ALL")
+}
+
+// sessionIsPrepared wants of the role itself what else would be set on a connection,
+// which a pooler may lend to others.
+func sessionIsPrepared(t *testing.T, dsn string) {
+	t.Helper()
+	db, err := sql.Open("pgx", dsn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = db.Close() }()
+	for setting, want := range map[string]string{"search_path": store.Schema, "idle_in_transaction_session_timeout": "5s"} {
+		var got string
+		if err := db.QueryRowContext(t.Context(), "SELECT current_setting($1)", setting).Scan(&got); err != nil || got != want {
+			t.Errorf("%s is %q, want %q: %v", setting, got, want, err)
+		}
+	}
 }
 
 // companionWorks does some of each that the companion does.

@@ -16,8 +16,9 @@ SELECT flush_seq FROM gateway_epochs WHERE epoch = $1;
 -- name: CloseEpoch :execrows
 UPDATE gateway_epochs SET closed_at = $2 WHERE epoch = $1 AND closed_at IS NULL;
 
--- name: ReapEpochs :many
-UPDATE gateway_epochs SET closed_at = $1 WHERE closed_at IS NULL AND last_seen_at < $2 RETURNING epoch;
+-- name: DeadEpochs :many
+-- Its rows are locked where the engine has rows to lock: see Engine.claiming.
+SELECT epoch FROM gateway_epochs WHERE closed_at IS NULL AND last_seen_at < $1 ORDER BY epoch;
 
 -- name: EpochCompacted :many
 SELECT compacted_at FROM gateway_epochs WHERE epoch = $1;

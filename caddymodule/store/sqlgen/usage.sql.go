@@ -185,6 +185,34 @@ func (q *Queries) CompactableEpochs(ctx context.Context, arg CompactableEpochsPa
 	return items, nil
 }
 
+const deadEpochs = `-- name: DeadEpochs :many
+SELECT epoch FROM gateway_epochs WHERE closed_at IS NULL AND last_seen_at < $1 ORDER BY epoch
+`
+
+// Its rows are locked where the engine has rows to lock: see Engine.claiming.
+func (q *Queries) DeadEpochs(ctx context.Context, lastSeenAt column.Time) ([]string, error) {
+	rows, err := q.db.QueryContext(ctx, deadEpochs, lastSeenAt)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []string
+	for rows.Next() {
+		var epoch string
+		if err := rows.Scan(&epoch); err != nil {
+			return nil, err
+		}
+		items = append(items, epoch)
+	}
+	if err := rows.Close(); err != nil {
+		return nil, err
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const deleteEpochTotals = `-- name: DeleteEpochTotals :exec
 DELETE FROM usage_totals WHERE epoch = $1
 `
@@ -372,38 +400,6 @@ func (q *Queries) PutTotal(ctx context.Context, arg PutTotalParams) error {
 		arg.Refunded,
 	)
 	return err
-}
-
-const reapEpochs = `-- name: ReapEpochs :many
-UPDATE gateway_epochs SET closed_at = $1 WHERE closed_at IS NULL AND last_seen_at < $2 RETURNING epoch
-`
-
-type ReapEpochsParams struct {
-	ClosedAt   column.Time
-	LastSeenAt column.Time
-}
-
-func (q *Queries) ReapEpochs(ctx context.Context, arg ReapEpochsParams) ([]string, error) {
-	rows, err := q.db.QueryContext(ctx, reapEpochs, arg.ClosedAt, arg.LastSeenAt)
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	var items []string
-	for rows.Next() {
-		var epoch string
-		if err := rows.Scan(&epoch); err != nil {
-			return nil, err
-		}
-		items = append(items, epoch)
-	}
-	if err := rows.Close(); err != nil {
-		return nil, err
-	}
-	if err := rows.Err(); err != nil {
-		return nil, err
-	}
-	return items, nil
 }
 
 const seeAccount = `-- name: SeeAccount :exec
