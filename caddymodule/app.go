@@ -63,6 +63,8 @@ type App struct {
 	// with the plans once the records are open: a misspelt metric must not pass
 	// as an unlimited one.
 	metered []meteredUse
+	// judges: the config has a handler that judges requests. A companion's has none.
+	judges  bool
 	runtime *runtime
 }
 

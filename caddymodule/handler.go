@@ -75,6 +75,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 		return fmt.Errorf("loading the app quota: %w", err)
 	}
 	h.app = app.(*App)
+	h.app.judges = true
 	for i, r := range h.Rules {
 		if r == nil {
 			return fmt.Errorf("rules[%d] is null", i)

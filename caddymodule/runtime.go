@@ -176,6 +176,7 @@ func (a *App) Gate() (*gate.Gate, error) {
 		}
 		shared.Entitlements.Configure(
 			time.Duration(a.Entitlements.TTL), time.Duration(a.Entitlements.Stale), a.Entitlements.Size)
+		shared.Judge(a.judges)
 		rt.gate = gate.New(gate.Config{
 			Runtime: shared, Verifiers: a.verifiers, Warn: a.warnUnlimited(),
 			Prefix4: a.IPPrefix.IPv4, Prefix6: a.IPPrefix.IPv6, Log: a.log,

@@ -155,7 +155,7 @@ type Reaper interface {
 	Reap(ctx context.Context, copies bool) (closed int, kept []quota.ClosedEpoch, err error)
 	// Dropped notes that the counters hold nothing more of a closed epoch.
 	Dropped(ctx context.Context, epoch string) error
-	// Gateways is how many processes live.
+	// Gateways is how many processes live that judge requests.
 	Gateways(ctx context.Context) (int, error)
 }
 

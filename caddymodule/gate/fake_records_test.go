@@ -279,7 +279,7 @@ func (r *sharedRecords) Gateways(context.Context) (int, error) {
 	defer r.mu.Unlock()
 	processes := map[string]bool{}
 	for _, e := range r.epochs {
-		if !e.closed && time.Since(e.seen) <= 3*time.Second {
+		if !e.closed && e.process != "" && time.Since(e.seen) <= 3*time.Second {
 			processes[e.process] = true
 		}
 	}

@@ -41,6 +41,7 @@ func newHarness(t testing.TB, change ...func(*Options)) *harness {
 	if h.rt, err = NewRuntime(o); err != nil {
 		t.Fatal(err)
 	}
+	h.rt.Judge(true)
 	h.gate = New(Config{Runtime: h.rt, Prefix4: 32, Prefix6: 64, Log: zap.NewNop()})
 	return h
 }

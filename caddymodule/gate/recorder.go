@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/quotagate/quotagate/caddymodule/quota"
@@ -45,8 +46,9 @@ type recorder struct {
 	every  time.Duration
 	stats  *Stats
 	log    *zap.Logger
-	// process names this process to the records.
+	// process names this process to the records, once it judges requests.
 	process string
+	judges  atomic.Bool
 	shards  [recorderShards]rollupShard
 
 	ticks int // of run alone
@@ -237,7 +239,9 @@ func (r *recorder) write(ctx context.Context, t quota.EpochTotals, current bool)
 
 // send flushes once, and acknowledges what was written.
 func (r *recorder) send(ctx context.Context, f quota.Flush) (rebased bool, err error) {
-	f.Process = r.process
+	if r.judges.Load() {
+		f.Process = r.process
+	}
 	err = r.usage.Flush(ctx, f)
 	if closed := (*quota.EpochClosedError)(nil); errors.As(err, &closed) {
 		if f.Seq != 0 && f.Seq <= closed.FlushSeq {

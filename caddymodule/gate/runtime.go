@@ -212,6 +212,10 @@ func (rt *Runtime) Outage() *Outage {
 	return rt.guard.outage()
 }
 
+// Judge says whether requests are judged in this process, by the newest config: only
+// then is it one of those that share the limits. An epoch that counts goes on to.
+func (rt *Runtime) Judge(judges bool) { rt.recorder.judges.Store(judges) }
+
 // Gateways is how many processes share the limits, as far as this one knows; at least 1.
 func (rt *Runtime) Gateways() int {
 	if rt.guard == nil {

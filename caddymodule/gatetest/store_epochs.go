@@ -291,8 +291,12 @@ func testGateways(t *storeTest) {
 	flush("e1", "p1", false)
 	flush("e2", "p1", false)
 	flush("e3", "p2", false)
-	flush("e4", "", false)
+	flush("e4", "", false) // judges nobody
 	flush("e5", "p3", true)
+	if n := gateways(); n != 2 {
+		t.Errorf("%d, want 2", n)
+	}
+	flush("e4", "p4", false) // does from now on
 	if n := gateways(); n != 3 {
 		t.Errorf("%d, want 3", n)
 	}

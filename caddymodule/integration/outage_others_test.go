@@ -37,6 +37,30 @@ func TestJWKSEndpointIsDown(t *testing.T) {
 	}
 }
 
+// A companion judges nobody: it takes no share of the limits from the gateways,
+// which divide them while Redis is away.
+func TestCompanionIsNoGateway(t *testing.T) {
+	t.Parallel()
+	backend := gatetest.NewBackend(nil).Serve(t).URL
+	dsn, redis := gatetest.Postgres(t).Database(t), gatetest.Redis(t).URL()
+	companion := runFleet(t, 1, fleetConfig(backend, ""), dsn, redis)[0]
+	g := runFleet(t, 1, fleetConfig(backend, "\tquota {\n\t\trule all {\n\t\t\tlimit api 10/1m\n\t\t}\n\t}\n"), dsn, redis)[0]
+	db := g.db()
+	eventually(t, patience, "both have written, and one as a gateway", func() bool {
+		var epochs, gateways int
+		err := db.QueryRowContext(t.Context(), "SELECT COUNT(*), COUNT(process) FROM gateway_epochs WHERE closed_at IS NULL").Scan(&epochs, &gateways)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return epochs == 2 && gateways == 1
+	})
+	for _, g := range []*gateway{companion, g} {
+		if n := g.sharing().Gateways; n != 1 {
+			t.Errorf("%d gateways are known, want 1", n)
+		}
+	}
+}
+
 // A Redis that may forget counters is said to be wrong, and used.
 func TestRedisThatEvicts(t *testing.T) {
 	t.Parallel()

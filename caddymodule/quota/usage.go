@@ -122,8 +122,8 @@ type Seen struct {
 // if Seq is above the epoch's last one.
 type Flush struct {
 	EpochTotals
-	// Process names the gateway process, whatever epochs it has: living processes
-	// are counted. Empty: the epoch is a process of its own.
+	// Process names the gateway process, whatever epochs it has: those that live
+	// share the limits. Empty: it judges no requests, or the epoch is another's.
 	Process string
 	Seq     int64
 	Rollups []Rollup

@@ -139,7 +139,7 @@ func (s *Store) Dropped(ctx context.Context, epoch string) error {
 	return nil
 }
 
-// Gateways is how many processes have flushed within DeadAfter.
+// Gateways is how many processes that judge requests have flushed within DeadAfter.
 func (s *Store) Gateways(ctx context.Context) (int, error) {
 	var n int64
 	err := s.read(ctx, func(q *sqlgen.Queries) error {

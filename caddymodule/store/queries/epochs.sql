@@ -7,5 +7,5 @@ WHERE kept AND dropped_at IS NULL AND closed_at IS NOT NULL ORDER BY closed_at, 
 UPDATE gateway_epochs SET dropped_at = $2 WHERE epoch = $1 AND closed_at IS NOT NULL AND dropped_at IS NULL;
 
 -- name: LivingProcesses :one
--- An epoch that does not name its process is one of its own.
-SELECT COUNT(DISTINCT COALESCE(process, epoch)) AS processes FROM gateway_epochs WHERE closed_at IS NULL AND last_seen_at >= $1;
+-- Those that judge requests name themselves.
+SELECT COUNT(DISTINCT process) AS processes FROM gateway_epochs WHERE closed_at IS NULL AND last_seen_at >= $1;

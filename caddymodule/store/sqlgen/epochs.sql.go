@@ -63,10 +63,10 @@ func (q *Queries) KeptEpochs(ctx context.Context, limit int32) ([]KeptEpochsRow,
 }
 
 const livingProcesses = `-- name: LivingProcesses :one
-SELECT COUNT(DISTINCT COALESCE(process, epoch)) AS processes FROM gateway_epochs WHERE closed_at IS NULL AND last_seen_at >= $1
+SELECT COUNT(DISTINCT process) AS processes FROM gateway_epochs WHERE closed_at IS NULL AND last_seen_at >= $1
 `
 
-// An epoch that does not name its process is one of its own.
+// Those that judge requests name themselves.
 func (q *Queries) LivingProcesses(ctx context.Context, lastSeenAt column.Time) (int64, error) {
 	row := q.db.QueryRowContext(ctx, livingProcesses, lastSeenAt)
 	var processes int64
