@@ -2,14 +2,15 @@
 # Puts the rows of single tables back from a dump of the schema quotagate, after
 # a migration was taken back and applied again:
 #
-#   pg_dump -Fc -n quotagate "$DSN" >quotagate.dump      # before `migrate down`
+#   pg_dump -Fc -n quotagate "$DSN" >quotagate.dump      # all stopped, before `migrate down`
 #   restore-tables.sh "$DSN" quotagate.dump audit_events outbox_events
 #
+# What stands in them is replaced: run it before anything that writes is started.
 # It needs the rights of the tables' owner and of a superuser: what is put back was
 # announced and checked when it was written, so no trigger fires for it again.
 set -euo pipefail
 
-[ $# -ge 3 ] || { sed -n '2,9s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" >&2; exit 2; }
+[ $# -ge 3 ] || { sed -n '2,10s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" >&2; exit 2; }
 dsn=$1 dump=$2
 shift 2
 
