@@ -19,6 +19,7 @@ func epochTests() map[string]func(*storeTest) {
 		"dead epochs are closed":                   testReaper,
 		"compaction keeps sums":                    testCompaction,
 		"kept epochs are named until dropped":      testKeptEpochs,
+		"many kept epochs are named":               testManyKeptEpochs,
 		"a late flush of a kept epoch counts once": testLateFlush,
 		"living processes are counted":             testGateways,
 		"leases":                                   testLeases,
@@ -248,6 +249,20 @@ func testKeptEpochs(t *storeTest) {
 	n, err = t.store.Compact(t.Context(), "a")
 	if must(t, n, err) != 1 || t.usedJobs() != 11 {
 		t.Errorf("compacted %d epochs, used %d", n, t.usedJobs())
+	}
+}
+
+// A crowd of processes that die at once, as in a crash loop, hides none of them from
+// whoever copies, also while those copied first wait to be dropped.
+func testManyKeptEpochs(t *storeTest) {
+	const epochs = 300
+	for i := range epochs {
+		t.ok(t.store.Flush(t.Context(), quota.Flush{EpochTotals: quota.EpochTotals{Epoch: fmt.Sprint("e", i), Kept: true}}))
+	}
+	t.clock.Add(store.DeadAfter + time.Millisecond)
+	closed, kept, err := t.store.Reap(t.Context(), "a", true)
+	if must(t, closed, err) != epochs || len(kept) != epochs {
+		t.Errorf("%d epochs are closed and %d named, want %d", closed, len(kept), epochs)
 	}
 }
 

@@ -24,9 +24,10 @@ const (
 	// keepChanges is how long changes stay: longer than any gateway is cut off
 	// without starting afresh.
 	keepChanges = 48 * time.Hour
-	// compactBatch bounds one run of Compact, reapBatch what Reap names.
+	// compactBatch bounds one run of Compact, reapBatch what Reap names: more than
+	// die while those that were copied wait to be dropped, also in a crash loop.
 	compactBatch = 1000
-	reapBatch    = 100
+	reapBatch    = 1000
 )
 
 // The leases of the background jobs.
