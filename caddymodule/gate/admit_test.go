@@ -200,7 +200,7 @@ func TestAdmitWithCountersThatStayCold(t *testing.T) {
 // shortUsage answers fewer amounts than it was asked for.
 type shortUsage struct{ UsageStore }
 
-func (s *shortUsage) Usage(context.Context, quota.Subject, []quota.UsageKey, []string) ([]int64, error) {
+func (s *shortUsage) Usage(context.Context, quota.Subject, []quota.UsageKey, []string) ([]quota.Used, error) {
 	return nil, nil
 }
 

@@ -55,9 +55,10 @@ type UsageStore interface {
 	Flush(ctx context.Context, f quota.Flush) error
 	// EpochTotals are the rows of one epoch.
 	EpochTotals(ctx context.Context, epoch string) ([]quota.Total, error)
-	// Usage is what was used of each key, over all epochs but those in except. A
-	// level (PeriodNone) includes the value that an admin has set.
-	Usage(ctx context.Context, account quota.Subject, keys []quota.UsageKey, except []string) ([]int64, error)
+	// Usage is what was used of each key, over all epochs but those in except, and
+	// what the records have of these. A level (PeriodNone) includes the value that
+	// an admin has set.
+	Usage(ctx context.Context, account quota.Subject, keys []quota.UsageKey, except []string) ([]quota.Used, error)
 }
 
 // Counters count. All calls are all-or-nothing over their charges, and safe for
@@ -155,6 +156,10 @@ type Reaper interface {
 	Reap(ctx context.Context, copies bool) (closed int, kept []quota.ClosedEpoch, err error)
 	// Dropped notes that the counters hold nothing more of a closed epoch.
 	Dropped(ctx context.Context, epoch string) error
+	// Found notes that the counters hold a closed epoch: Reap names it, also if it
+	// was Dropped before, and again says whether it was. It answers a
+	// *quota.EpochCompactedError if all that they can hold of it is counted.
+	Found(ctx context.Context, epoch string) (again bool, err error)
 	// Gateways is how many processes live that judge requests.
 	Gateways(ctx context.Context) (int, error)
 }

@@ -44,6 +44,8 @@ type fakeEpoch struct {
 	rows   map[fakeRow]quota.Total
 	closed bool
 	seq    int64
+	// compacted: rows count, and cannot be told apart from others.
+	compacted bool
 
 	// For sharedRecords.
 	process        string
@@ -178,7 +180,7 @@ func (r *fakeRecords) write(f quota.Flush) error {
 		e = &fakeEpoch{rows: map[fakeRow]quota.Total{}}
 		r.epochs[f.Epoch] = e
 	}
-	if e.closed && !(f.Kept && f.Final) {
+	if e.closed && (e.compacted || !(f.Kept && f.Final)) {
 		closed := &quota.EpochClosedError{Epoch: f.Epoch, FlushSeq: e.seq}
 		if r.noSeq {
 			closed.FlushSeq = 0
@@ -269,6 +271,18 @@ func (r *sharedRecords) Dropped(_ context.Context, epoch string) error {
 	return nil
 }
 
+func (r *sharedRecords) Found(_ context.Context, epoch string) (again bool, err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	e := r.epochs[epoch]
+	if e.compacted {
+		return false, fmt.Errorf("looking for it: %w", &quota.EpochCompactedError{Epoch: epoch})
+	}
+	again = e.dropped || !e.kept
+	e.kept, e.dropped = true, false
+	return again, nil
+}
+
 func (r *sharedRecords) Gateways(context.Context) (int, error) {
 	if r.onReap != nil {
 		if err := r.onReap(); err != nil {
@@ -293,6 +307,9 @@ func (r *fakeRecords) EpochTotals(_ context.Context, epoch string) ([]quota.Tota
 	defer r.mu.Unlock()
 	var rows []quota.Total
 	if e := r.epochs[epoch]; e != nil {
+		if e.compacted {
+			return nil, &quota.EpochCompactedError{Epoch: epoch}
+		}
 		for _, t := range e.rows {
 			rows = append(rows, t)
 		}
@@ -300,7 +317,7 @@ func (r *fakeRecords) EpochTotals(_ context.Context, epoch string) ([]quota.Tota
 	return rows, nil
 }
 
-func (r *fakeRecords) Usage(_ context.Context, account quota.Subject, keys []quota.UsageKey, except []string) ([]int64, error) {
+func (r *fakeRecords) Usage(_ context.Context, account quota.Subject, keys []quota.UsageKey, except []string) ([]quota.Used, error) {
 	if r.onUsage != nil {
 		if err := r.onUsage(); err != nil {
 			return nil, err
@@ -308,15 +325,22 @@ func (r *fakeRecords) Usage(_ context.Context, account quota.Subject, keys []quo
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	out := make([]int64, len(keys))
+	out := make([]quota.Used, len(keys))
 	for i, k := range keys {
+		out[i].Excepted = make([]quota.Total, len(except))
 		if k.Period == quota.PeriodNone {
-			out[i] = r.levels[k.Metric]
+			out[i].Amount = r.levels[k.Metric]
 		}
 		for id, e := range r.epochs {
-			if !slices.Contains(except, id) {
-				t := e.rows[fakeRow{account, k.Metric, k.Period, k.Start}]
-				out[i] += t.Spent - t.Refunded
+			t, at := e.rows[fakeRow{account, k.Metric, k.Period, k.Start}], slices.Index(except, id)
+			if at < 0 || e.compacted {
+				out[i].Amount += t.Spent - t.Refunded
+			}
+			switch {
+			case at >= 0 && e.compacted:
+				out[i].Excepted[at] = quota.Total{Spent: quota.MaxAmount, Refunded: quota.MaxAmount}
+			case at >= 0:
+				out[i].Excepted[at] = t
 			}
 		}
 	}

@@ -73,9 +73,37 @@ func (s *fakeShared) counter(k quota.Key) *sharedUsage {
 	return s.usage[k]
 }
 
-func (s *fakeShared) held(k quota.Key) (sum int64) {
-	for _, e := range s.epochs {
-		sum += e[k].Spent - e[k].Refunded
+// save is a copy of all, to be put back as a restart with older data does.
+func (s *fakeShared) save() (restore func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	usage, epochs := map[quota.Key]sharedUsage{}, map[string]map[quota.Key]quota.Total{}
+	for k, u := range s.usage {
+		usage[k] = *u
+	}
+	for id, rows := range s.epochs {
+		epochs[id] = maps.Clone(rows)
+	}
+	return func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		clear(s.usage)
+		for k, u := range usage {
+			s.usage[k] = &u
+		}
+		s.epochs = epochs
+		s.gen++
+	}
+}
+
+// held is what the epochs hold of a counter, or the records, where that is more.
+func (s *fakeShared) held(k quota.Key, except []string, recorded []quota.Total) (sum int64) {
+	for id, e := range s.epochs {
+		t := e[k]
+		if i := slices.Index(except, id); i >= 0 && recorded != nil {
+			t.Spent, t.Refunded = max(t.Spent, recorded[i].Spent), max(t.Refunded, recorded[i].Refunded)
+		}
+		sum += t.Spent - t.Refunded
 	}
 	return sum
 }
@@ -244,7 +272,7 @@ func (n *fakeNode) Reserve(ctx context.Context, cs []quota.Charge, d *quota.Deci
 func (n *fakeNode) judge(cs []quota.Charge, d *quota.Decision) error {
 	now := time.Now()
 	d.Reset(len(cs))
-	cold := &quota.ColdError{Generation: n.s.gen, Except: slices.Collect(maps.Keys(n.s.epochs))}
+	cold := &quota.ColdError{Generation: n.s.gen, Except: slices.Sorted(maps.Keys(n.s.epochs))}
 	for i := range cs {
 		c, o := &cs[i], &d.Outcomes[i]
 		if c.Key.Space == quota.SpaceRate {
@@ -292,7 +320,7 @@ func (n *fakeNode) Fill(_ context.Context, bs []quota.Base) error {
 	return n.call(func() error {
 		for _, b := range bs {
 			if u := n.s.counter(b.Key); b.Generation == n.s.gen && !u.warm {
-				u.used, u.warm = max(0, b.Used+n.s.held(b.Key)), true
+				u.used, u.warm = max(0, b.Used+n.s.held(b.Key, slices.Sorted(maps.Keys(n.s.epochs)), b.Recorded)), true
 			}
 		}
 		return nil

@@ -31,15 +31,21 @@ const (
 //	copy    totals are absolute: the larger stays
 //	drop    after a while and one more copy, the counters forget the epoch
 //	mark    the records note it; only now may the epoch be compacted
+//
+// Counters that come back with older data hold epochs again that they had
+// forgotten, and so do those that a process charges after a long pause: they are
+// copied and dropped anew, or only dropped where the records have compacted them.
 type reaper struct {
 	records Reaper
 	usage   UsageStore
 	keeper  EpochKeeper // nil: totals are held by their processes alone
+	shared  Refiller    // the keeper, as the requests use it
 	stats   *Stats
 	log     *zap.Logger
 	// copied are the closed epochs that this process has copied already.
 	copied map[string]struct{}
-	// listed are the epochs that the counters hold and the records have been told of.
+	// listed are the epochs that the counters hold and that, told of them, the records
+	// took for living.
 	listed map[string]struct{}
 	rounds int
 }
@@ -51,7 +57,7 @@ func newReaper(rt *Runtime, counters Engine) *reaper {
 	}
 	keeper, _ := counters.(EpochKeeper)
 	return &reaper{
-		records: records, usage: rt.usage, keeper: keeper, stats: rt.Stats, log: rt.log,
+		records: records, usage: rt.usage, keeper: keeper, shared: rt.engine, stats: rt.Stats, log: rt.log,
 		copied: map[string]struct{}{}, listed: map[string]struct{}{},
 	}
 }
@@ -102,8 +108,10 @@ func (r *reaper) forget(kept []quota.ClosedEpoch) {
 	})
 }
 
-// tell tells the records of epochs that the counters hold, each once: those of
-// which they have not heard begin to be waited for. Of the others it is one more heartbeat.
+// tell tells the records of epochs that the counters hold. Those of which they
+// have not heard begin to be waited for; of others that live it is one more
+// heartbeat, once. Closed ones are told as long as they are there: where one was
+// dropped, the counters have older data than they had, and all usage is loaded anew.
 func (r *reaper) tell(ctx context.Context) error {
 	lister, ok := r.keeper.(EpochLister)
 	if !ok {
@@ -113,19 +121,41 @@ func (r *reaper) tell(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("listing the epochs that the counters hold: %w", err)
 	}
-	held := make(map[string]struct{}, len(epochs))
+	living := make(map[string]struct{}, len(epochs))
+	older := false
+	var errs []error
 	for _, epoch := range epochs {
-		held[epoch] = struct{}{}
-		if _, told := r.listed[epoch]; told {
-			continue
+		if _, told := r.listed[epoch]; !told {
+			err := r.usage.Flush(ctx, quota.Flush{EpochTotals: quota.EpochTotals{Epoch: epoch, Kept: true}})
+			if closed := (*quota.EpochClosedError)(nil); errors.As(err, &closed) {
+				var again bool
+				again, err = r.found(ctx, epoch)
+				older = older || again
+				if err == nil {
+					continue
+				}
+			}
+			if err != nil {
+				errs = append(errs, fmt.Errorf("telling of epoch %s: %w", epoch, err))
+				continue
+			}
 		}
-		err := r.usage.Flush(ctx, quota.Flush{EpochTotals: quota.EpochTotals{Epoch: epoch, Kept: true}})
-		if closed := (*quota.EpochClosedError)(nil); err != nil && !errors.As(err, &closed) {
-			return fmt.Errorf("telling of epoch %s: %w", epoch, err)
-		}
+		living[epoch] = struct{}{}
 	}
-	r.listed = held
-	return nil
+	r.listed = living
+	if older {
+		errs = append(errs, r.shared.Forget(ctx, quota.AllSubjects))
+	}
+	return errors.Join(errs...)
+}
+
+// found sees to a closed epoch that the counters hold. again: they had forgotten it.
+func (r *reaper) found(ctx context.Context, epoch string) (again bool, err error) {
+	again, err = r.records.Found(ctx, epoch)
+	if compacted := (*quota.EpochCompactedError)(nil); errors.As(err, &compacted) {
+		return true, r.keeper.DropEpoch(ctx, epoch)
+	}
+	return again, err
 }
 
 func (r *reaper) see(ctx context.Context, e quota.ClosedEpoch) error {
@@ -146,6 +176,7 @@ func (r *reaper) see(ctx context.Context, e quota.ClosedEpoch) error {
 	if err := r.keeper.DropEpoch(ctx, e.Epoch); err != nil {
 		return fmt.Errorf("dropping it from the counters: %w", err)
 	}
+	delete(r.listed, e.Epoch) // if it is there again, the records are to be told
 	return r.records.Dropped(ctx, e.Epoch)
 }
 

@@ -42,6 +42,54 @@ func TestReaperCopiesTheDead(t *testing.T) {
 	})
 }
 
+// Counters that come back with older data hold an epoch again that was dropped: it
+// is copied and dropped anew, or only dropped once the records have compacted it, and
+// what was used is loaded anew.
+func TestReaperFindsADroppedEpoch(t *testing.T) {
+	t.Parallel()
+	for name, compacted := range map[string]bool{"whole": false, "compacted": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				f := newFleet(t, 2, limited(10, 0))
+				defer f.stop()
+				dying, other := f.nodes[0], f.nodes[1]
+				for range 5 {
+					dying.try(t, alice, work(100, time.Hour))
+				}
+				time.Sleep(2 * time.Second)
+				restore := f.shared.save()
+				for range 4 {
+					dying.try(t, alice, work(100, time.Hour))
+				}
+				epoch := dying.epoch()
+				dying.kill()
+				time.Sleep(dropAfter + 10*time.Second)
+				f.records.mu.Lock()
+				e := f.records.epochs[epoch]
+				if !e.dropped {
+					t.Fatal("it was not dropped")
+				}
+				e.compacted = compacted
+				f.records.mu.Unlock()
+				restore()
+				time.Sleep(2 * listEvery * reapEvery)
+				f.shared.mu.Lock()
+				if f.shared.epochs[epoch] != nil {
+					t.Error("the counters hold it still")
+				}
+				f.shared.mu.Unlock()
+				if code := other.try(t, alice, work(100, time.Hour)); code != "" {
+					t.Errorf("the tenth: %q", code)
+				}
+				if code := other.try(t, alice, work(100, time.Hour)); code != quota.CodeQuotaExceeded {
+					t.Errorf("the eleventh: %q", code)
+				}
+			})
+		})
+	}
+}
+
 // A reaper may die between any two steps: the next one goes on, and nothing is
 // lost or counted twice.
 func TestReaperDiesAtEachStep(t *testing.T) {

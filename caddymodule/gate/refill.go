@@ -117,7 +117,7 @@ func (r *refills) bases(ctx context.Context, account quota.Subject, keys []quota
 	}
 	bases := make([]quota.Base, len(used))
 	for i, k := range keys {
-		bases[i] = quota.Base{Key: k, Used: used[i] + cold.Carry[i], Generation: cold.Generation}
+		bases[i] = quota.Base{Key: k, Used: used[i].Amount + cold.Carry[i], Recorded: used[i].Excepted, Generation: cold.Generation}
 	}
 	return bases, nil
 }

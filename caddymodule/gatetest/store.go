@@ -172,7 +172,7 @@ func (t *storeTest) wantPlan(account quota.Subject, want string) {
 func (t *storeTest) usage(account quota.Subject, k quota.UsageKey, except ...string) int64 {
 	t.Helper()
 	n, err := t.store.Usage(t.Context(), account, []quota.UsageKey{k}, except)
-	return must(t, n, err)[0]
+	return must(t, n, err)[0].Amount
 }
 
 // concurrently runs f n times at once and returns the errors in order.

@@ -20,6 +20,8 @@ func epochTests() map[string]func(*storeTest) {
 		"compaction keeps sums":                    testCompaction,
 		"kept epochs are named until dropped":      testKeptEpochs,
 		"many kept epochs are named":               testManyKeptEpochs,
+		"a dropped epoch is found again":           testFoundEpoch,
+		"usage tells what an epoch has":            testExceptedUsage,
 		"a late flush of a kept epoch counts once": testLateFlush,
 		"living processes are counted":             testGateways,
 		"leases":                                   testLeases,
@@ -263,6 +265,75 @@ func testManyKeptEpochs(t *storeTest) {
 	closed, kept, err := t.store.Reap(t.Context(), "a", true)
 	if must(t, closed, err) != epochs || len(kept) != epochs {
 		t.Errorf("%d epochs are closed and %d named, want %d", closed, len(kept), epochs)
+	}
+}
+
+// testFoundEpoch: what counters hold, though it was dropped, or was nobody's, is
+// named again, unless it cannot be told apart any more.
+func testFoundEpoch(t *storeTest) {
+	reap := func() int {
+		t.Helper()
+		_, kept, err := t.store.Reap(t.Context(), "a", true)
+		return len(must(t, kept, err))
+	}
+	found := func(epoch string) bool {
+		t.Helper()
+		again, err := t.store.Found(t.Context(), epoch)
+		return must(t, again, err)
+	}
+	for _, kept := range []bool{true, false} {
+		f := t.jobs(fmt.Sprint("kept ", kept), 5, 0)
+		f.Kept, f.Final = kept, true
+		t.ok(t.store.Flush(t.Context(), f))
+	}
+	if found("kept true") || reap() != 1 {
+		t.Error("one that was not dropped")
+	}
+	t.ok(t.store.Dropped(t.Context(), "kept true"))
+	if n := reap(); n != 0 {
+		t.Errorf("%d are named", n)
+	}
+	if !found("kept true") || !found("kept false") || found("kept false") || found("unheard of") || reap() != 2 {
+		t.Error("they are not named again")
+	}
+	t.ok(t.store.Dropped(t.Context(), "kept true"))
+	t.clock.Add(store.CompactAfter + time.Second)
+	n, err := t.store.Compact(t.Context(), "a")
+	if must(t, n, err) != 1 {
+		t.Errorf("%d were compacted", n)
+	}
+	if _, err := t.store.Found(t.Context(), "kept true"); asErr[*quota.EpochCompactedError](err) == nil {
+		t.Errorf("a compacted one: %v", err)
+	}
+	if n := reap(); n != 1 {
+		t.Errorf("%d are named", n)
+	}
+}
+
+// testExceptedUsage: what is left out of a sum is told for itself.
+func testExceptedUsage(t *storeTest) {
+	level := total(alice, "storage_bytes", quota.PeriodNone, t.clock.Now(), 9, 4)
+	for _, epoch := range []string{"e1", "e2", "e3"} {
+		f := t.jobs(epoch, 10, 1)
+		f.Rows, f.Final = append(f.Rows, level), epoch == "e3"
+		t.ok(t.store.Flush(t.Context(), f))
+	}
+	t.clock.Add(store.CompactAfter + time.Second)
+	n, err := t.store.Compact(t.Context(), "a")
+	if must(t, n, err) != 1 {
+		t.Errorf("%d were compacted", n)
+	}
+	job := t.jobs("", 10, 1).Rows[0]
+	gone := quota.Total{Spent: quota.MaxAmount, Refunded: quota.MaxAmount}
+	want := []quota.Used{
+		{Amount: 18, Excepted: []quota.Total{gone, {}, job}},
+		{Amount: 10, Excepted: []quota.Total{gone, {}, level}},
+		{Excepted: []quota.Total{gone, {}, {}}},
+	}
+	keys := []quota.UsageKey{key(job), key(level), {Metric: "jobs", Period: quota.PeriodNone}}
+	used, err := t.store.Usage(t.Context(), alice, keys, []string{"e3", "unheard of", "e2"})
+	if diff := cmp.Diff(want, used); err != nil || diff != "" {
+		t.Errorf("%v\n%s", err, diff)
 	}
 }
 

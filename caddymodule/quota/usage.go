@@ -64,6 +64,17 @@ type UsageKey struct {
 	Start  int64
 }
 
+// Used is what the records say of one counter.
+type Used struct {
+	// Amount is the sum over all epochs but the excepted ones.
+	Amount int64
+	// Excepted is what the records have of each excepted epoch, in the order in
+	// which they were named. Of an epoch that was compacted it cannot be told: it is
+	// in Amount, and Spent and Refunded are MaxAmount, so that nothing that counters
+	// still hold of it is more.
+	Excepted []Total
+}
+
 // ColdError says that the counters do not know what was used of some keys:
 // they are loaded from the records, filled in, and the call is made again.
 type ColdError struct {
@@ -82,8 +93,12 @@ func (e *ColdError) Error() string { return fmt.Sprintf("%d counters are cold", 
 
 // Base fills a cold counter: Used is what the records say, plus the carry.
 type Base struct {
-	Key        Key
-	Used       int64
+	Key  Key
+	Used int64
+	// Recorded is what the records have of the epochs that the ColdError excepted,
+	// in its order; nil: nothing. Counters that came back with older data hold less
+	// of an epoch than the records: of each the larger total counts.
+	Recorded   []Total
 	Generation uint64
 }
 

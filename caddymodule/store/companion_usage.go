@@ -77,7 +77,7 @@ func (v *view) quotaUsage(ctx context.Context, q *sqlgen.Queries, metric string)
 	if !start.IsZero() {
 		key.Start = start.Unix()
 	}
-	used, err := usageOf(ctx, q, e.Account.ID(), key, nil)
+	used, err := usageOf(ctx, q, e.Account.ID(), key)
 	if err != nil {
 		return QuotaUsage{}, err
 	}

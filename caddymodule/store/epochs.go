@@ -140,6 +140,27 @@ func (s *Store) Dropped(ctx context.Context, epoch string) error {
 	return nil
 }
 
+// Found notes that the counters hold a closed epoch: Reap names it, also if it
+// was Dropped before, and again says whether it was. It answers a
+// *quota.EpochCompactedError if all that they can hold of it is counted.
+func (s *Store) Found(ctx context.Context, epoch string) (again bool, err error) {
+	err = s.write(ctx, func(q *sqlgen.Queries) error {
+		n, err := q.UndropEpoch(ctx, epoch)
+		if again = n > 0; err != nil || again {
+			return err
+		}
+		compacted, err := first(q.EpochCompacted(ctx, epoch))
+		if err == nil && compacted != nil && !compacted.IsZero() {
+			return &quota.EpochCompactedError{Epoch: epoch}
+		}
+		return err
+	})
+	if err != nil {
+		return false, fmt.Errorf("noting that counters hold epoch %s: %w", epoch, err)
+	}
+	return again, nil
+}
+
 // Gateways is how many processes that judge requests have flushed within DeadAfter.
 func (s *Store) Gateways(ctx context.Context) (int, error) {
 	var n int64

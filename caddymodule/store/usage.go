@@ -3,26 +3,31 @@ package store
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	"github.com/quotagate/quotagate/caddymodule/quota"
 	"github.com/quotagate/quotagate/caddymodule/store/sqlgen"
 )
 
 // Usage implements gate.UsageStore, in one snapshot. A level that was set while
-// an epoch in except held usage may be negative here: the caller's own totals of
-// those epochs belong on top, and only the sum is the level.
-func (s *Store) Usage(ctx context.Context, account quota.Subject, keys []quota.UsageKey, except []string) ([]int64, error) {
+// an epoch in except held usage may be negative here: the totals of those epochs
+// belong on top, and only the sum is the level.
+func (s *Store) Usage(ctx context.Context, account quota.Subject, keys []quota.UsageKey, except []string) ([]quota.Used, error) {
 	if err := checkAccount(account); err != nil {
 		return nil, err
 	}
-	used := make([]int64, len(keys))
+	var used []quota.Used
 	err := s.read(ctx, func(q *sqlgen.Queries) error {
+		nothing, err := withoutRows(ctx, q, except)
+		if err != nil {
+			return err
+		}
+		used = make([]quota.Used, len(keys))
 		for i, k := range keys {
-			n, err := usageOf(ctx, q, account.ID(), k, except)
-			if err != nil {
+			used[i].Excepted = slices.Clone(nothing)
+			if err := addUsage(ctx, q, account, k, except, &used[i]); err != nil {
 				return err
 			}
-			used[i] = n
 		}
 		return nil
 	})
@@ -32,27 +37,66 @@ func (s *Store) Usage(ctx context.Context, account quota.Subject, keys []quota.U
 	return used, nil
 }
 
-func usageOf(ctx context.Context, q *sqlgen.Queries, id string, k quota.UsageKey, except []string) (int64, error) {
-	period := k.Period.String()
-	n, err := q.SumTotals(ctx, sqlgen.SumTotalsParams{AccountID: id, Metric: k.Metric, Period: period, PeriodStart: instant(k.Start)})
+// withoutRows is what there is of each epoch if the counter has no row of it.
+func withoutRows(ctx context.Context, q *sqlgen.Queries, epochs []string) ([]quota.Total, error) {
+	totals := make([]quota.Total, len(epochs))
+	for i, epoch := range epochs {
+		compacted, err := first(q.EpochCompacted(ctx, epoch))
+		if err != nil {
+			return nil, fmt.Errorf("loading gateway_epochs: %w", err)
+		}
+		if compacted != nil && !compacted.IsZero() {
+			totals[i].Spent, totals[i].Refunded = quota.MaxAmount, quota.MaxAmount
+		}
+	}
+	return totals, nil
+}
+
+func addUsage(ctx context.Context, q *sqlgen.Queries, account quota.Subject, k quota.UsageKey, except []string, u *quota.Used) error {
+	rows, err := q.CounterTotals(ctx, sqlgen.CounterTotalsParams{
+		AccountID: account.ID(), Metric: k.Metric, Period: k.Period.String(), PeriodStart: instant(k.Start),
+	})
+	if err != nil {
+		return fmt.Errorf("loading usage_totals: %w", err)
+	}
+	for _, r := range rows {
+		i := slices.Index(except, r.Epoch)
+		if i < 0 {
+			u.Amount += r.Spent - r.Refunded
+			continue
+		}
+		t := &u.Excepted[i]
+		t.Account, t.Metric, t.Period, t.Start = account, k.Metric, k.Period, k.Start
+		t.Spent, t.Refunded = r.Spent, r.Refunded
+		if !r.PeriodEnd.IsZero() {
+			t.End = r.PeriodEnd.Unix()
+		}
+	}
+	offset, err := offsetOf(ctx, q, account.ID(), k)
+	u.Amount += offset
+	return err
+}
+
+// usageOf is what was used over all epochs.
+func usageOf(ctx context.Context, q *sqlgen.Queries, id string, k quota.UsageKey) (int64, error) {
+	n, err := q.SumTotals(ctx, sqlgen.SumTotalsParams{
+		AccountID: id, Metric: k.Metric, Period: k.Period.String(), PeriodStart: instant(k.Start),
+	})
 	if err != nil {
 		return 0, fmt.Errorf("summing usage_totals: %w", err)
 	}
-	for _, epoch := range except {
-		own, err := q.SumEpochTotals(ctx, sqlgen.SumEpochTotalsParams{
-			Epoch: epoch, AccountID: id, Metric: k.Metric, Period: period, PeriodStart: instant(k.Start),
-		})
-		if err != nil {
-			return 0, fmt.Errorf("summing usage_totals: %w", err)
-		}
-		n -= own
+	offset, err := offsetOf(ctx, q, id, k)
+	return n + offset, err
+}
+
+// offsetOf is what an admin's setting of a level adds to its totals.
+func offsetOf(ctx context.Context, q *sqlgen.Queries, id string, k quota.UsageKey) (int64, error) {
+	if k.Period != quota.PeriodNone {
+		return 0, nil
 	}
-	if k.Period == quota.PeriodNone {
-		offset, err := q.LevelOffset(ctx, sqlgen.LevelOffsetParams{AccountID: id, Metric: k.Metric})
-		if err != nil {
-			return 0, fmt.Errorf("summing usage_levels: %w", err)
-		}
-		n += offset
+	offset, err := q.LevelOffset(ctx, sqlgen.LevelOffsetParams{AccountID: id, Metric: k.Metric})
+	if err != nil {
+		return 0, fmt.Errorf("summing usage_levels: %w", err)
 	}
-	return n, nil
+	return offset, nil
 }

@@ -172,7 +172,7 @@ func (r *Records) EpochTotals(ctx context.Context, epoch string) ([]quota.Total,
 }
 
 // Usage implements gate.UsageStore.
-func (r *Records) Usage(ctx context.Context, account quota.Subject, keys []quota.UsageKey, except []string) ([]int64, error) {
+func (r *Records) Usage(ctx context.Context, account quota.Subject, keys []quota.UsageKey, except []string) ([]quota.Used, error) {
 	if err := r.beginLoad(ctx); err != nil {
 		return nil, err
 	}
@@ -191,6 +191,11 @@ func (r *Records) Reap(ctx context.Context, copies bool) (int, []quota.ClosedEpo
 // Dropped implements gate.Reaper.
 func (r *Records) Dropped(ctx context.Context, epoch string) error {
 	return r.store.Dropped(ctx, epoch)
+}
+
+// Found implements gate.Reaper.
+func (r *Records) Found(ctx context.Context, epoch string) (bool, error) {
+	return r.store.Found(ctx, epoch)
 }
 
 // Gateways implements gate.Reaper.

@@ -248,7 +248,7 @@ func gatewayRecords(t *testing.T, gateway *Records, admin *sql.DB) {
 	if err := admin.QueryRowContext(ctx, left).Scan(&compacted, &open); err != nil || compacted != 1 || open != 0 {
 		t.Errorf("%d totals are compacted, %d epochs open: %v", compacted, open, err)
 	}
-	if used, err := gateway.Usage(ctx, "user:7", []quota.UsageKey{{Metric: "api_calls", Period: quota.PeriodDay, Start: day.Unix()}}, nil); err != nil || used[0] != 3 {
+	if used, err := gateway.Usage(ctx, "user:7", []quota.UsageKey{{Metric: "api_calls", Period: quota.PeriodDay, Start: day.Unix()}}, nil); err != nil || used[0].Amount != 3 {
 		t.Errorf("usage %v, %v", used, err)
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -17,11 +18,14 @@ import (
 
 // ledger is what the records hold: totals by epoch and counter, never falling.
 type ledger struct {
-	mu   sync.Mutex
-	rows map[string]quota.Total
+	mu        sync.Mutex
+	rows      map[string]quota.Total
+	compacted map[string]bool // epochs
 }
 
-func newLedger() *ledger { return &ledger{rows: make(map[string]quota.Total)} }
+func newLedger() *ledger {
+	return &ledger{rows: make(map[string]quota.Total), compacted: make(map[string]bool)}
+}
 
 func (l *ledger) apply(epoch string, rows []quota.Total) {
 	l.mu.Lock()
@@ -53,23 +57,35 @@ func (l *ledger) net(metric string) (sum int64) {
 	return sum
 }
 
-// usage is quota's load: all epochs but those that the counters hold themselves.
-func (l *ledger) usage(k quota.Key, except []string) (sum int64) {
+// compact makes an epoch one that can no longer be told apart.
+func (l *ledger) compact(epoch string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-rows:
-	for id, r := range l.rows {
-		if rowKey(&r) != k {
-			continue
+	l.compacted[epoch] = true
+}
+
+// base is quota's load: all epochs but those that the counters hold themselves,
+// and what there is of these.
+func (l *ledger) base(k quota.Key, cold *quota.ColdError) quota.Base {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	b := quota.Base{Key: k, Used: cold.Carry[0], Recorded: make([]quota.Total, len(cold.Except)), Generation: cold.Generation}
+	for i, epoch := range cold.Except {
+		if l.compacted[epoch] {
+			b.Recorded[i] = quota.Total{Spent: quota.MaxAmount, Refunded: quota.MaxAmount}
 		}
-		for _, epoch := range except {
-			if strings.HasPrefix(id, epoch+"|") {
-				continue rows
-			}
-		}
-		sum += r.Spent - r.Refunded
 	}
-	return sum
+	for id, r := range l.rows {
+		epoch, _, _ := strings.Cut(id, "|")
+		if i := slices.Index(cold.Except, epoch); rowKey(&r) != k {
+			continue
+		} else if i < 0 || l.compacted[epoch] {
+			b.Used += r.Spent - r.Refunded
+		} else {
+			b.Recorded[i] = r
+		}
+	}
+	return b
 }
 
 // load is callers that charge and give back until stop; it counts what they

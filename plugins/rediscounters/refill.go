@@ -9,7 +9,7 @@ import (
 )
 
 // Fill sets what was used of cold counters: the base, and what the epochs of the
-// bucket hold at this moment. A base is ignored, and its counter stays cold, if
+// bucket hold at this moment, or the records, where that is more. A base is ignored, and its counter stays cold, if
 // since the reservation that asked for it an epoch began or ended in the bucket,
 // the account was forgotten, or Redis lost its data.
 func (e *Engine) Fill(ctx context.Context, bs []quota.Base) error {
@@ -42,11 +42,17 @@ func (e *Engine) fill(bs []quota.Base) error {
 	if !ok {
 		return nil
 	}
+	for i := range bs {
+		if n := len(bs[i].Recorded); n != 0 && n != len(epochs) {
+			return fmt.Errorf("%d totals of %d epochs", n, len(epochs))
+		}
+	}
 	c := newCall(e.scripts.fill)
 	c.addMetaKey(e.prefix, bucket)
 	c.addKey(e.prefix, kindUsage, digest, digest)
 	c.int(int64(bs[0].Generation))
 	c.bytes(digest[:])
+	c.string(string(accountOf(bs)))
 	c.int(int64(len(epochs)))
 	for _, epoch := range epochs {
 		c.addEpochKey(e.prefix, bucket, epoch)
@@ -56,12 +62,34 @@ func (e *Engine) fill(bs []quota.Base) error {
 	for i := range bs {
 		c.field(&bs[i].Key)
 		c.int(bs[i].Used)
+		for j := range epochs {
+			var t quota.Total
+			if len(bs[i].Recorded) > 0 {
+				t = bs[i].Recorded[j]
+			}
+			c.int(t.Spent)
+			c.int(t.Refunded)
+			c.int(t.End)
+		}
 	}
 	kept, err := e.runIn(bucket, c)
 	if kept {
 		c.release()
 	}
 	return err
+}
+
+// accountOf is whose counters these are; empty if the records have nothing of the
+// epochs.
+func accountOf(bs []quota.Base) quota.Subject {
+	for i := range bs {
+		for j := range bs[i].Recorded {
+			if account := bs[i].Recorded[j].Account; account != "" {
+				return account
+			}
+		}
+	}
+	return ""
 }
 
 // Forget makes the usage of an account cold, and loads of it that are under way

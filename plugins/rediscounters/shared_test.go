@@ -29,8 +29,7 @@ func reserveWarm(t interface{ Fatalf(string, ...any) }, e *Engine, l *ledger, c 
 		if !errors.As(err, &cold) {
 			t.Fatalf("reserving: %v", err)
 		}
-		bs := []quota.Base{{Key: c.Key, Used: l.usage(c.Key, cold.Except) + cold.Carry[0], Generation: cold.Generation}}
-		if err := e.Fill(context.Background(), bs); err != nil {
+		if err := e.Fill(context.Background(), []quota.Base{l.base(c.Key, cold)}); err != nil {
 			t.Fatalf("filling: %v", err)
 		}
 	}
@@ -84,10 +83,12 @@ func TestEpochOutlivesItsProcess(t *testing.T) {
 }
 
 // TestRefillCountsOnce: whatever engines charge, forget, flush, die and are
-// reaped, a limited counter knows exactly what was used.
+// reaped, and Redis forgets of what the records have, a limited counter knows
+// exactly what was used.
 func TestRefillCountsOnce(t *testing.T) {
 	t.Parallel()
-	o := options(t, gatetest.Redis(t).URL())
+	s := gatetest.Redis(t)
+	o := options(t, s.URL())
 	engines := []*Engine{again(t, o), again(t, o), again(t, o)}
 	n := 0
 	rapid.Check(t, func(rt *rapid.T) {
@@ -95,10 +96,11 @@ func TestRefillCountsOnce(t *testing.T) {
 		l := newLedger()
 		c := usageCharge(quota.Subject(fmt.Sprintf("user:%d", n)), "jobs", quota.PeriodMonth)
 		c.Limit = quota.Limit{Max: 1 << 40}
+		saved := false
 		var used int64
 		for range rapid.IntRange(1, 25).Draw(rt, "steps") {
 			e := engines[rapid.IntRange(0, len(engines)-1).Draw(rt, "engine")]
-			switch rapid.IntRange(0, 8).Draw(rt, "op") {
+			switch rapid.IntRange(0, 11).Draw(rt, "op") {
 			case 0:
 				l.flush(e)
 			case 1:
@@ -129,6 +131,19 @@ func TestRefillCountsOnce(t *testing.T) {
 					}
 					used -= 3
 				}
+			case 6:
+				copyBucket(t, s, o.Prefix, "saved", c.Key.Digest)
+				saved = true
+			case 7: // older data come back
+				if saved {
+					for _, e := range engines {
+						l.flush(e)
+					}
+					copyBucket(t, s, "saved", o.Prefix, c.Key.Digest)
+					if err := e.Forget(t.Context(), quota.AllSubjects); err != nil {
+						rt.Fatalf("forgetting all: %v", err)
+					}
+				}
 			default:
 				c.Cost = rapid.Int64Range(0, 9).Draw(rt, "cost")
 				used += c.Cost
@@ -138,6 +153,14 @@ func TestRefillCountsOnce(t *testing.T) {
 			}
 		}
 	})
+}
+
+// copyBucket replaces the keys of one prefix in a bucket by copies of another's.
+func copyBucket(t *testing.T, s *gatetest.RedisServer, from, to string, d quota.Digest) {
+	t.Helper()
+	s.Do(t, "EVAL", "for _, k in ipairs(redis.call('KEYS', ARGV[2] .. '*')) do redis.call('DEL', k) end "+
+		"for _, k in ipairs(redis.call('KEYS', ARGV[1] .. '*')) do redis.call('COPY', k, ARGV[2] .. k:sub(#ARGV[1] + 1)) end",
+		"0", string(appendTag(nil, from, bucketOf(d))), string(appendTag(nil, to, bucketOf(d))))
 }
 
 func reap(t *rapid.T, e *Engine, l *ledger, epoch string) {

@@ -199,7 +199,7 @@ func (r *Records) EpochTotals(ctx context.Context, epoch string) ([]quota.Total,
 }
 
 // Usage implements gate.UsageStore.
-func (r *Records) Usage(ctx context.Context, account quota.Subject, keys []quota.UsageKey, except []string) ([]int64, error) {
+func (r *Records) Usage(ctx context.Context, account quota.Subject, keys []quota.UsageKey, except []string) ([]quota.Used, error) {
 	return r.store.Usage(ctx, account, keys, except)
 }
 
@@ -209,6 +209,11 @@ func (r *Records) Maintain(ctx context.Context) error { return r.store.Maintain(
 // Reap implements gate.Reaper.
 func (r *Records) Reap(ctx context.Context, copies bool) (int, []quota.ClosedEpoch, error) {
 	return r.store.Reap(ctx, r.holder, copies)
+}
+
+// Found implements gate.Reaper.
+func (r *Records) Found(ctx context.Context, epoch string) (bool, error) {
+	return r.store.Found(ctx, epoch)
 }
 
 // Dropped implements gate.Reaper.

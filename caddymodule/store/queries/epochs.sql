@@ -6,6 +6,11 @@ WHERE kept AND dropped_at IS NULL AND closed_at IS NOT NULL ORDER BY closed_at, 
 -- name: DropEpoch :execrows
 UPDATE gateway_epochs SET dropped_at = $2 WHERE epoch = $1 AND closed_at IS NOT NULL AND dropped_at IS NULL;
 
+-- name: UndropEpoch :execrows
+-- Counters hold it, whatever was noted before.
+UPDATE gateway_epochs SET kept = TRUE, dropped_at = NULL
+WHERE epoch = $1 AND closed_at IS NOT NULL AND compacted_at IS NULL AND (dropped_at IS NOT NULL OR NOT kept);
+
 -- name: LivingProcesses :one
 -- Those that judge requests name themselves.
 SELECT COUNT(DISTINCT process) AS processes FROM gateway_epochs WHERE closed_at IS NULL AND last_seen_at >= $1;

@@ -57,9 +57,10 @@ WHERE t.epoch = $1 ORDER BY t.account_id, t.metric, t.period, t.period_start;
 SELECT CAST(COALESCE(SUM(spent - refunded), 0) AS BIGINT) AS used FROM usage_totals
 WHERE account_id = $1 AND metric = $2 AND period = $3 AND period_start = $4;
 
--- name: SumEpochTotals :one
-SELECT CAST(COALESCE(SUM(spent - refunded), 0) AS BIGINT) AS used FROM usage_totals
-WHERE epoch = $1 AND account_id = $2 AND metric = $3 AND period = $4 AND period_start = $5;
+-- name: CounterTotals :many
+-- What each epoch has of one counter.
+SELECT epoch, period_end, spent, refunded FROM usage_totals
+WHERE account_id = $1 AND metric = $2 AND period = $3 AND period_start = $4;
 
 -- name: LevelOffset :one
 SELECT CAST(COALESCE(SUM(value - counted), 0) AS BIGINT) AS set_offset FROM usage_levels WHERE account_id = $1 AND metric = $2;

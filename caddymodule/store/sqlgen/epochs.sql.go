@@ -73,3 +73,17 @@ func (q *Queries) LivingProcesses(ctx context.Context, lastSeenAt column.Time) (
 	err := row.Scan(&processes)
 	return processes, err
 }
+
+const undropEpoch = `-- name: UndropEpoch :execrows
+UPDATE gateway_epochs SET kept = TRUE, dropped_at = NULL
+WHERE epoch = $1 AND closed_at IS NOT NULL AND compacted_at IS NULL AND (dropped_at IS NOT NULL OR NOT kept)
+`
+
+// Counters hold it, whatever was noted before.
+func (q *Queries) UndropEpoch(ctx context.Context, epoch string) (int64, error) {
+	result, err := q.db.ExecContext(ctx, undropEpoch, epoch)
+	if err != nil {
+		return 0, err
+	}
+	return result.RowsAffected()
+}

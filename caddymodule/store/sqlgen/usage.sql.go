@@ -185,6 +185,59 @@ func (q *Queries) CompactableEpochs(ctx context.Context, arg CompactableEpochsPa
 	return items, nil
 }
 
+const counterTotals = `-- name: CounterTotals :many
+SELECT epoch, period_end, spent, refunded FROM usage_totals
+WHERE account_id = $1 AND metric = $2 AND period = $3 AND period_start = $4
+`
+
+type CounterTotalsParams struct {
+	AccountID   string
+	Metric      string
+	Period      string
+	PeriodStart column.Time
+}
+
+type CounterTotalsRow struct {
+	Epoch     string
+	PeriodEnd column.Time
+	Spent     int64
+	Refunded  int64
+}
+
+// What each epoch has of one counter.
+func (q *Queries) CounterTotals(ctx context.Context, arg CounterTotalsParams) ([]CounterTotalsRow, error) {
+	rows, err := q.db.QueryContext(ctx, counterTotals,
+		arg.AccountID,
+		arg.Metric,
+		arg.Period,
+		arg.PeriodStart,
+	)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []CounterTotalsRow
+	for rows.Next() {
+		var i CounterTotalsRow
+		if err := rows.Scan(
+			&i.Epoch,
+			&i.PeriodEnd,
+			&i.Spent,
+			&i.Refunded,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Close(); err != nil {
+		return nil, err
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const deadEpochs = `-- name: DeadEpochs :many
 SELECT epoch FROM gateway_epochs WHERE closed_at IS NULL AND last_seen_at < $1 ORDER BY epoch
 `
@@ -426,32 +479,6 @@ func (q *Queries) SeeAccount(ctx context.Context, arg SeeAccountParams) error {
 		arg.FirstSeenAt,
 	)
 	return err
-}
-
-const sumEpochTotals = `-- name: SumEpochTotals :one
-SELECT CAST(COALESCE(SUM(spent - refunded), 0) AS BIGINT) AS used FROM usage_totals
-WHERE epoch = $1 AND account_id = $2 AND metric = $3 AND period = $4 AND period_start = $5
-`
-
-type SumEpochTotalsParams struct {
-	Epoch       string
-	AccountID   string
-	Metric      string
-	Period      string
-	PeriodStart column.Time
-}
-
-func (q *Queries) SumEpochTotals(ctx context.Context, arg SumEpochTotalsParams) (int64, error) {
-	row := q.db.QueryRowContext(ctx, sumEpochTotals,
-		arg.Epoch,
-		arg.AccountID,
-		arg.Metric,
-		arg.Period,
-		arg.PeriodStart,
-	)
-	var used int64
-	err := row.Scan(&used)
-	return used, err
 }
 
 const sumTotals = `-- name: SumTotals :one

@@ -117,7 +117,7 @@ func (f *fixture) peek(ctx context.Context, account quota.Subject, cs []quota.Ch
 	}
 	d.Reset(len(cs))
 	for i := range used {
-		d.Outcomes[i].Used = used[i]
+		d.Outcomes[i].Used = used[i].Amount
 	}
 	return nil
 }

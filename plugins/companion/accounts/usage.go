@@ -147,9 +147,13 @@ func (m *Meter) amounts(ctx context.Context, st *store.Companion, account quota.
 	for i := range cs {
 		keys[i] = quota.UsageKey{Metric: cs[i].Key.Name, Period: cs[i].Key.Period, Start: cs[i].Key.Start}
 	}
-	used, err := st.Usage(ctx, account, keys, nil)
+	recorded, err := st.Usage(ctx, account, keys, nil)
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("asking the counters: %w", fault), err)
+	}
+	used := make([]int64, len(recorded))
+	for i := range recorded {
+		used[i] = recorded[i].Amount
 	}
 	m.Log.Warn("the counters cannot be asked; answering from the records", zap.Error(fault))
 	return used, nil
