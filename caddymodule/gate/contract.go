@@ -73,8 +73,8 @@ type Counters interface {
 	// call that may have run all the same is never sent again, and what it took
 	// is given back by the counters themselves as soon as they can be asked.
 	Reserve(ctx context.Context, cs []quota.Charge, d *quota.Decision) error
-	// Refund gives usage back. Of a level no more is given than is there: where
-	// that is not known it answers a *quota.ColdError, which counts receipts
+	// Refund gives usage back. Of a receipt that is Free no more is given than is
+	// there: where that is not known it answers a *quota.ColdError, which counts receipts
 	// instead of charges, and has given nothing. Of another error it depends
 	// whether a *CounterError says NotRun: such a refund is the caller's again,
 	// any other is completed by the counters, once, as soon as they can be asked.

@@ -193,7 +193,7 @@ func (e *fakeEngine) Refund(_ context.Context, rs []quota.Receipt) error {
 			if rs[i].Account == "" || rs[i].Amount <= 0 {
 				return fmt.Errorf("receipt %d is malformed: %+v", i, rs[i])
 			}
-			if rs[i].Key.Period == quota.PeriodNone && !e.counter(rs[i].Key).warm {
+			if rs[i].Free && !e.counter(rs[i].Key).warm {
 				cold = append(cold, i)
 			}
 		}
@@ -204,7 +204,7 @@ func (e *fakeEngine) Refund(_ context.Context, rs []quota.Receipt) error {
 			delete(e.once, fakeOnce{r.Key, r.Once})
 			u := e.counter(r.Key)
 			amount := r.Amount
-			if r.Key.Period == quota.PeriodNone {
+			if r.Free {
 				amount = min(amount, u.used)
 			}
 			u.used = max(0, u.used-amount)

@@ -2,6 +2,7 @@ package gate
 
 import (
 	"context"
+	"fmt"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -392,6 +393,43 @@ func TestOutageRefund(t *testing.T) {
 					f.stop()
 					if n := f.records.used(alice, "jobs", quota.PeriodMonth); n != 1 {
 						t.Errorf("%d jobs are recorded, want 1", n)
+					}
+				})
+			})
+		}
+	}
+}
+
+// A level is given back whole, whoever took it and whoever is asked to give it: the
+// records may not have the charge yet, nor counters that were out of reach.
+func TestOutageRefundOfALevel(t *testing.T) {
+	t.Parallel()
+	upload := applied(quota.Rule{Name: "upload", Spends: spend("storage", 500)})
+	for _, takenHere := range []bool{false, true} {
+		for _, wait := range []time.Duration{0, 600 * time.Millisecond, 2 * time.Second} { // before a flush, and after it
+			t.Run(fmt.Sprintf("%t %s", takenHere, wait), func(t *testing.T) {
+				t.Parallel()
+				synctest.Test(t, func(t *testing.T) {
+					f := newFleet(t, 1, limited(100, 1000))
+					m := f.nodes[0]
+					time.Sleep(100 * time.Millisecond)
+					before, after := callsWork, callsRefused
+					if takenHere {
+						before, after = after, before
+					}
+					f.shared.set(before)
+					ticket := m.admit(t, m.caller(t, alice), upload)
+					f.shared.set(after)
+					time.Sleep(wait)
+					ticket.Settle(t.Context(), Result{Fate: Unreached})
+					f.shared.set(callsWork)
+					time.Sleep(10 * time.Second)
+					for range 2 {
+						m.admit(t, m.caller(t, alice), upload)
+					}
+					f.stop()
+					if n := f.records.used(alice, "storage", quota.PeriodNone); n != 1000 {
+						t.Errorf("the records say %d, want 1000 (refund failures: %d)", n, m.rt.Stats.RefundFailures.Load())
 					}
 				})
 			})

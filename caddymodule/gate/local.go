@@ -318,7 +318,7 @@ func (l *local) Refund(_ context.Context, rs []quota.Receipt) error {
 	var cold []int
 	for i := range rs {
 		u := l.usage[rs[i].Key]
-		if rs[i].Key.Period == quota.PeriodNone && (u == nil || !u.warm) {
+		if rs[i].Free && (u == nil || !u.warm) {
 			cold = append(cold, i)
 		}
 		if u != nil && u.refunded+rs[i].Amount > quota.MaxAmount {
@@ -338,7 +338,7 @@ func (l *local) giveBack(r *quota.Receipt) {
 	delete(l.once, localOnce{r.Key, r.Once})
 	u := l.counter(r.Key, r.Account, r.End)
 	amount := r.Amount
-	if r.Key.Period == quota.PeriodNone {
+	if r.Free {
 		amount = min(amount, u.used)
 	}
 	if amount > 0 {

@@ -2,7 +2,6 @@ package gate
 
 import (
 	"context"
-	"errors"
 	"slices"
 	"time"
 
@@ -39,8 +38,8 @@ func (t *Ticket) refund(ctx context.Context, r Result) {
 	t.giveBack(ctx)
 }
 
-// giveBack refunds the receipts. A level that is not known is loaded first: what
-// is given back of it is bounded by what is there.
+// giveBack refunds the receipts. A level that is freed and not known is loaded
+// first: it falls by no more than is there.
 func (t *Ticket) giveBack(ctx context.Context) {
 	rs := t.receipts
 	if len(rs) == 0 {
@@ -48,13 +47,6 @@ func (t *Ticket) giveBack(ctx context.Context) {
 	}
 	t.receipts = rs[:0]
 	err := t.gate.giveBack(ctx, t.caller.account(), rs)
-	if cold := (*quota.ColdError)(nil); errors.As(err, &cold) {
-		// A level that cannot be loaded must not keep the rest.
-		counters := slices.DeleteFunc(slices.Clone(rs), func(r quota.Receipt) bool { return r.Key.Period == quota.PeriodNone })
-		if len(counters) > 0 {
-			err = errors.Join(err, t.gate.giveBack(ctx, t.caller.account(), counters))
-		}
-	}
 	clear(rs)
 	if err != nil {
 		t.gate.rt.Stats.RefundFailures.Add(1)
@@ -159,7 +151,7 @@ func (t *Ticket) free(ctx context.Context, r Result) {
 			}
 			key := quota.Key{Digest: e.Digest(), Name: rule.Frees[j].Metric, Space: quota.SpaceUsage, Period: quota.PeriodNone}
 			if n > 0 && !slices.ContainsFunc(t.receipts, func(r quota.Receipt) bool { return r.Key == key }) {
-				t.receipts = append(t.receipts, quota.Receipt{Key: key, Account: e.Account, Amount: n})
+				t.receipts = append(t.receipts, quota.Receipt{Key: key, Account: e.Account, Amount: n, Free: true})
 			}
 		}
 	}

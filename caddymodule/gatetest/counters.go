@@ -52,6 +52,7 @@ func RunCounters(t *testing.T, open func(t *testing.T) *Counters) {
 		{"once", (*suite).once},
 		{"refund", (*suite).refund},
 		{"a level falls to zero, not below", (*suite).level},
+		{"a level that was taken is given back", (*suite).takenLevel},
 		{"periods are apart", (*suite).periods},
 		{"peek takes nothing", (*suite).peek},
 		{"reset", (*suite).reset},
@@ -163,7 +164,7 @@ func (s *suite) fill(t tester, cold *quota.ColdError, bases map[quota.Key]int64,
 	}
 }
 
-// giveBack refunds, filling cold levels with 0.
+// giveBack refunds, filling cold levels that are freed with 0.
 func (s *suite) giveBack(t tester, rs ...quota.Receipt) {
 	t.Helper()
 	err := s.Engine.Refund(s.Context(), rs)

@@ -260,9 +260,9 @@ func (s *suite) level() {
 	s.admit(c)
 	s.admit(c)
 	s.deny(0, c)
-	s.giveBack(s, c.Receipt(50))
+	s.giveBack(s, free(c, 50))
 	s.wantUsed(c, 30)
-	s.giveBack(s, c.Receipt(1000), c.Receipt(1000))
+	s.giveBack(s, free(c, 1000), free(c, 1000))
 	s.wantUsed(c, 0)
 	records := make(book)
 	records.flush(s.Engine)
@@ -273,6 +273,40 @@ func (s *suite) level() {
 	s.admit(c)
 	c.Cost = 1
 	s.deny(0, c)
+}
+
+func free(c quota.Charge, amount int64) quota.Receipt {
+	r := c.Receipt(amount)
+	r.Free = true
+	return r
+}
+
+// takenLevel: what was taken of a level is given back whole, also where it was
+// taken elsewhere and is not known yet; what is freed waits for what is known.
+func (s *suite) takenLevel() {
+	c := s.spend(s.subject(), "storage", quota.PeriodNone, 100, 40)
+	var cold *quota.ColdError
+	if err := s.Engine.Refund(s.Context(), []quota.Receipt{free(c, 40)}); !errors.As(err, &cold) {
+		s.Fatalf("freeing a cold level: %v", err)
+	}
+	want := int64(0)
+	for _, known := range []bool{false, true} {
+		if known {
+			s.wantUsed(c, 0)
+		}
+		if err := s.Engine.Refund(s.Context(), []quota.Receipt{c.Receipt(40)}); err != nil {
+			s.Fatalf("giving back, known %v: %v", known, err)
+		}
+		want -= 40
+		records := make(book)
+		for _, t := range s.Engine.Totals() {
+			records.apply(t)
+		}
+		if got := records.net(); got != want {
+			s.Fatalf("known %v: the ledger's level is %d, want %d", known, got, want)
+		}
+	}
+	s.wantUsed(c, 0)
 }
 
 func (s *suite) periods() {

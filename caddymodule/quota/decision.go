@@ -87,13 +87,18 @@ func before(cs []Charge, d *Decision, i, j int, now time.Time) bool {
 	return a > b
 }
 
-// Receipt is one usage charge that was taken, with what it takes to give it back.
+// Receipt is one usage charge that was taken, with what it takes to give it back;
+// or, with Free, what a level is to fall by.
 type Receipt struct {
 	Key     Key
 	Account Subject
 	End     int64
 	Amount  int64
 	Once    Digest
+	// Free says that nothing was taken: a level falls, whoever raised it, and by no
+	// more than is there. What was taken is given back whole, also where those who
+	// are asked have not heard of it yet.
+	Free bool
 }
 
 // AppendReceipts appends the receipts of the usage charges that the decision

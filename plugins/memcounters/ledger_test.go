@@ -210,14 +210,15 @@ func TestRebasedCurrentSurvivesAKill(t *testing.T) {
 	}
 }
 
-// TestColdLevelRefund: of a level no more is given than is there, so that what
-// is there must be known.
+// TestColdLevelRefund: a level that is freed falls by no more than is there, so that
+// what is there must be known.
 func TestColdLevelRefund(t *testing.T) {
 	t.Parallel()
 	e := openTest(t, Options{Dir: t.TempDir()})
 	level := usageCharge("user:a", "storage", quota.PeriodNone)
 	jobs := usageCharge("user:a", "jobs", quota.PeriodMonth)
 	rs := []quota.Receipt{jobs.Receipt(1), level.Receipt(50)}
+	rs[1].Free = true
 	err := e.Refund(t.Context(), rs)
 	var cold *quota.ColdError
 	if !errors.As(err, &cold) || len(cold.Charges) != 1 || cold.Charges[0] != 1 {

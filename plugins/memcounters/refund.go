@@ -7,8 +7,8 @@ import (
 	"github.com/quotagate/quotagate/caddymodule/quota"
 )
 
-// Refund gives usage back, and forgets the receipts' Once. Of a level no more
-// is given than is there: it answers a *quota.ColdError, and gives nothing,
+// Refund gives usage back, and forgets the receipts' Once. Of what is freed
+// no more is given than is there: it answers a *quota.ColdError, and gives nothing,
 // where that is not known. Receipts of rates are refused.
 func (e *Engine) Refund(_ context.Context, rs []quota.Receipt) error {
 	var set uint64
@@ -30,7 +30,7 @@ func (e *Engine) Refund(_ context.Context, rs []quota.Receipt) error {
 	for i := range rs {
 		s := e.shard(rs[i].Key.Digest)
 		u := s.usage[rs[i].Key]
-		if rs[i].Key.Period == quota.PeriodNone && (u == nil || !u.warm) {
+		if rs[i].Free && (u == nil || !u.warm) {
 			cold = append(cold, i)
 		}
 		if u != nil && u.refunded+rs[i].Amount > quota.MaxAmount {
@@ -57,7 +57,7 @@ func (s *shard) refund(r *quota.Receipt) {
 	}
 	u := s.counter(r.Key, r.Account, r.End)
 	amount := r.Amount
-	if r.Key.Period == quota.PeriodNone {
+	if r.Free {
 		amount = min(amount, u.used)
 	}
 	if amount == 0 {

@@ -200,7 +200,7 @@ func (r *run) packGroup(op opcode, g *group, cs []quota.Charge) {
 }
 
 // packAmounts writes the Once and what is asked for. An unlimited charge has -1
-// as its limit; so has what is given back, but 0 of a level.
+// as its limit; so has what is given back, but 0 what is freed.
 func (r *run) packAmounts(ch *quota.Charge) {
 	c := r.call
 	if ch.Once == (quota.Digest{}) {

@@ -9,8 +9,8 @@ import (
 	"github.com/quotagate/quotagate/caddymodule/quota"
 )
 
-// Refund gives usage back, and forgets the receipts' Once. Of a level no more
-// is given than is there: it answers a *quota.ColdError, and gives nothing,
+// Refund gives usage back, and forgets the receipts' Once. Of what is freed
+// no more is given than is there: it answers a *quota.ColdError, and gives nothing,
 // where that is not known. Receipts of rates are refused. If Redis does not
 // answer, and it is not certain that nothing was given, it is given, once, as
 // soon as Redis can be asked.
@@ -59,14 +59,14 @@ func (e *Engine) giveIn(ep *epoch, cs []quota.Charge) error {
 }
 
 // givings are receipts in the form of charges. A counter that is named twice
-// gives the sum; the other rows only forget their Once.
+// gives the sum, bounded if one of them is; the other rows only forget their Once.
 func givings(rs []quota.Receipt) ([]quota.Charge, error) {
 	cs := make([]quota.Charge, len(rs))
 	for i := range rs {
 		r := &rs[i]
 		cs[i] = quota.Charge{
 			Key: r.Key, Account: r.Account, End: r.End, Cost: r.Amount, Once: r.Once,
-			Limit: quota.Limit{Unlimited: r.Key.Period != quota.PeriodNone},
+			Limit: quota.Limit{Unlimited: !r.Free},
 		}
 		for j := range i {
 			if cs[j].Key != r.Key {
@@ -75,6 +75,7 @@ func givings(rs []quota.Receipt) ([]quota.Charge, error) {
 			if cs[j].Cost += r.Amount; cs[j].Cost > quota.MaxAmount {
 				return nil, fmt.Errorf("refunding: receipt %d (%q): %w", i, r.Key.Name, quota.ErrOverflow)
 			}
+			cs[j].Limit.Unlimited = cs[j].Limit.Unlimited && !r.Free
 			cs[i].Cost = 0
 			break
 		}

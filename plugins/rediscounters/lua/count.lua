@@ -139,7 +139,7 @@ for i = 1, a[at] do
 				r.charged = tonumber(string.match(g.state, '!' .. j .. ':(%d+)!') or r.cost)
 			end
 		elseif giving then
-			if not r.warm and r.max == 0 then -- a level
+			if not r.warm and r.max == 0 then -- what is freed: no more than is there
 				cold = cold or { g = i }
 				if cold.g == i then
 					cold[#cold + 1] = j
