@@ -20,6 +20,7 @@ type guarded struct {
 	shared Engine
 	prober Prober
 	local  *local
+	last   answered
 	stats  *Stats
 	log    *zap.Logger
 
@@ -78,7 +79,11 @@ func (g *guarded) Reserve(ctx context.Context, cs []quota.Charge, d *quota.Decis
 	}
 	if g.fault.Load() == nil {
 		err := g.shared.Reserve(ctx, cs, d)
-		if err == nil || !g.faulty(ctx, err) {
+		if err == nil {
+			g.last.note(cs, d)
+			return nil
+		}
+		if !g.faulty(ctx, err) {
 			return err
 		}
 	}
@@ -190,9 +195,29 @@ func (g *guarded) Fill(ctx context.Context, bs []quota.Base) error {
 	return nil
 }
 
+// assume lets this process's own counting go on from what the shared counters said
+// last, until a load succeeds. It reports whether they have said something of all
+// that is cold.
+func (g *guarded) assume(keys []quota.Key, cold *quota.ColdError) bool {
+	if cold.Generation&localGeneration == 0 {
+		return false
+	}
+	bs := make([]quota.Base, len(keys))
+	for i, k := range keys {
+		used, ok := g.last.of(&k)
+		if !ok {
+			return false
+		}
+		bs[i] = quota.Base{Key: k, Used: used + cold.Carry[i], Generation: cold.Generation}
+	}
+	g.local.assume(bs)
+	return true
+}
+
 // Forget implements Refiller. What the shared counters could not be told they
 // are told when they are back.
 func (g *guarded) Forget(ctx context.Context, account quota.Subject) error {
+	g.last.forget(account)
 	if err := g.local.Forget(ctx, account); err != nil {
 		return err
 	}

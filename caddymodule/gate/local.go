@@ -71,7 +71,7 @@ type localUsage struct {
 	// used is what a limit is compared with; it is known only where warm.
 	used int64
 	warm bool
-	// loaded is when the records were asked, asked when a request last was judged by it.
+	// loaded is when the records were asked, zero while that is assumed; asked when a request last was judged by it.
 	loaded, asked time.Time
 }
 

@@ -23,12 +23,23 @@ func (l *local) Fill(_ context.Context, bs []quota.Base) error {
 		if b.Generation < l.minGen {
 			continue
 		}
-		if u := l.counter(b.Key, "", 0); !u.warm {
-			u.used, u.warm = max(0, b.Used+u.net()), true
-			u.loaded = l.clock()
+		if u := l.counter(b.Key, "", 0); !u.warm || u.loaded.IsZero() {
+			u.used, u.warm, u.loaded = max(0, b.Used+u.net()), true, l.clock()
 		}
 	}
 	return nil
+}
+
+// assume fills cold counters with what is believed until they are loaded.
+func (l *local) assume(bs []quota.Base) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for i := range bs {
+		b := &bs[i]
+		if u := l.counter(b.Key, "", 0); !u.warm && b.Generation >= l.minGen {
+			u.used, u.warm, u.loaded = max(0, b.Used+u.net()), true, time.Time{}
+		}
+	}
 }
 
 // Forget implements Refiller.

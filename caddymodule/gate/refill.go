@@ -46,7 +46,8 @@ func newRefills(rt *Runtime) *refills {
 }
 
 // refill loads what the records say of cold counters, and fills them. It waits
-// whether or not the client does: what it brings is for the next as well.
+// whether or not the client does: what it brings is for the next as well. In an
+// outage of the counters it makes do, meanwhile, with what they said last.
 func (r *refills) refill(account quota.Subject, key func(int) quota.Key, cold *quota.ColdError) error {
 	r.rt.Stats.ColdLoads.Add(1)
 	keys := make([]quota.Key, len(cold.Charges))
@@ -57,6 +58,14 @@ func (r *refills) refill(account quota.Subject, key func(int) quota.Key, cold *q
 	done := r.flight.DoChan(fmt.Sprint(account, cold.Generation, keys), func() (any, error) {
 		return nil, r.load(account, keys, cold)
 	})
+	err := r.wait(done)
+	if err != nil && r.rt.guard != nil && r.rt.guard.assume(keys, cold) {
+		return nil
+	}
+	return err
+}
+
+func (r *refills) wait(done <-chan singleflight.Result) error {
 	timer := time.NewTimer(r.patience())
 	defer timer.Stop()
 	select {
