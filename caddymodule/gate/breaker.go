@@ -68,6 +68,7 @@ func (g *guarded) recover(ctx context.Context) {
 	lasted := g.closed.Sub(g.opened)
 	g.everyone = g.everyone || lasted >= longTime
 	g.mu.Unlock()
+	g.local.untake()
 	g.fault.Store(nil)
 	g.log.Warn("the counters answer again", zap.Duration("outage", lasted))
 	select {
@@ -92,19 +93,15 @@ func (g *guarded) probe(ctx context.Context) error {
 	return g.prober.Probe(ctx)
 }
 
-// settle ends what was counted here while the breaker is closed. When the records
-// hold it, the shared usage of those accounts is made cold: what it lacks is then
+// settle ends what was counted here while the breaker is closed, and hands it to the
+// counters, where it outlives this process. When the records hold it, the shared usage of those accounts is made cold: what it lacks is then
 // loaded with the rest. Requests that were judged here while the breaker closed
 // are found by the next call.
 func (g *guarded) settle(ctx context.Context) {
 	if g.fault.Load() != nil {
 		return
 	}
-	if counted, _ := g.local.holds(); counted {
-		for _, account := range g.local.end() {
-			g.doubt(account)
-		}
-	}
+	g.handOver(ctx)
 	if _, ended := g.local.holds(); ended > 0 {
 		return // the recorder has yet to write it
 	}
@@ -127,6 +124,29 @@ func (g *guarded) settle(ctx context.Context) {
 	}
 	if err := all.Wait(); err != nil && !g.faulty(ctx, err) {
 		g.stats.counterFault(err)
+	}
+}
+
+// handOver ends what was counted here, and puts what has ended into the shared
+// counters until the records have it: they may be away for longer than this process lives.
+func (g *guarded) handOver(ctx context.Context) {
+	if counted, _ := g.local.holds(); counted {
+		for _, account := range g.local.end() {
+			g.doubt(account)
+		}
+	}
+	keeper, ok := g.shared.(EpochKeeper)
+	if !ok {
+		return
+	}
+	for _, t := range g.local.untaken() {
+		if err := keeper.KeepEpoch(ctx, t.Epoch, t.Rows); err != nil {
+			if !g.faulty(ctx, err) {
+				g.stats.counterFault(err)
+			}
+			return // it is tried again
+		}
+		g.local.took(t.Epoch)
 	}
 }
 

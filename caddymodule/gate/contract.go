@@ -125,6 +125,9 @@ type Engine interface {
 type EpochKeeper interface {
 	// EpochTotals is all that the counters hold of an epoch; none is no error.
 	EpochTotals(ctx context.Context, epoch string) ([]quota.Total, error)
+	// KeepEpoch takes the totals of an epoch that has ended and that a process has
+	// counted by itself: from there on they outlive it as well. It may be repeated.
+	KeepEpoch(ctx context.Context, epoch string, rows []quota.Total) error
 	// DropEpoch forgets an epoch that was closed a while ago. A process that comes
 	// back and still charges it must notice, and begin another.
 	DropEpoch(ctx context.Context, epoch string) error

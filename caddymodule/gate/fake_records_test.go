@@ -191,6 +191,7 @@ func (r *fakeRecords) write(f quota.Flush) error {
 	if e.process == "" {
 		e.process, e.kept = f.Process, f.Kept
 	}
+	e.kept = e.kept || f.Kept
 	e.seen = time.Now()
 	for _, t := range f.Rows {
 		k := fakeRow{t.Account, t.Metric, t.Period, t.Start}

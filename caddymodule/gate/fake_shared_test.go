@@ -410,6 +410,19 @@ func (n *fakeNode) EpochTotals(_ context.Context, epoch string) (rows []quota.To
 	return rows, err
 }
 
+func (n *fakeNode) KeepEpoch(_ context.Context, epoch string, rows []quota.Total) error {
+	return n.call(func() error {
+		if n.s.epochs[epoch] == nil {
+			n.s.epochs[epoch] = map[quota.Key]quota.Total{}
+		}
+		for i := range rows {
+			n.s.epochs[epoch][rowKey(&rows[i])] = rows[i]
+		}
+		n.s.gen++
+		return nil
+	}, nil, nil)
+}
+
 func (n *fakeNode) Epochs(context.Context) (ids []string, err error) {
 	err = n.call(func() error {
 		ids = slices.Sorted(maps.Keys(n.s.epochs))

@@ -148,9 +148,10 @@ func (m *outageModel) step(s outageStep) error {
 		m.shared.set(s.mode)
 	case 3:
 		m.down.Store(s.who%2 == 0)
+		m.killed = time.Now() // nothing was copied meanwhile
 	case 4:
 		// What a killed gateway had not flushed must have been copied before.
-		if time.Since(m.killed) > 15*time.Second {
+		if time.Since(m.killed) > 15*time.Second && !m.down.Load() {
 			m.shared.lose()
 			m.losses++
 		}
@@ -168,9 +169,18 @@ func (m *outageModel) step(s outageStep) error {
 		}
 	case 7:
 		// Killed while the counters are down it may lose what it has not flushed.
-		if counted, ended := x.rt.guard.local.holds(); len(living) > 1 && m.calm(x) && !counted && ended == 0 {
+		counted, ended := x.rt.guard.local.holds()
+		handed := ended == 0 || (m.losses == 0 && len(x.rt.guard.local.untaken()) == 0)
+		if len(living) > 1 && m.calm(x) && !counted && handed {
 			m.abandon(x)
 			x.kill()
+			m.killed = time.Now()
+		}
+	case 12: // stopped in order, whatever the records do
+		if len(living) > 1 && m.calm(x) {
+			m.abandon(x)
+			x.rt.Stop(context.Background())
+			x.stopped = true
 			m.killed = time.Now()
 		}
 	case 8, 9, 10, 11:

@@ -294,6 +294,62 @@ func TestOutageRenewsWhoWasRefused(t *testing.T) {
 	})
 }
 
+// What was counted here in an outage outlives the process once the counters are back,
+// however long the records stay away: whoever joins copies it.
+func TestOutageOutlivesTheProcess(t *testing.T) {
+	t.Parallel()
+	for name, kill := range map[string]bool{"stopped": false, "killed": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				var down atomic.Bool
+				f := newFleet(t, 1, limited(1000, 0), func(r *sharedRecords) {
+					r.onFlush = func(context.Context, quota.Flush) error {
+						if down.Load() {
+							return errDown
+						}
+						return nil
+					}
+				})
+				m := f.nodes[0]
+				f.shared.set(callsRefused)
+				m.try(t, alice, work(1000, time.Hour))
+				time.Sleep(2 * time.Second) // the records hear of the epoch
+				down.Store(true)
+				for range 20 {
+					m.try(t, alice, work(1000, time.Hour))
+				}
+				f.shared.set(callsWork)
+				time.Sleep(10 * time.Second)
+				m.try(t, alice, work(1000, time.Hour))
+				if kill {
+					m.kill()
+				} else {
+					f.shared.set(callsOdd) // judged here, though the breaker is closed
+					m.try(t, alice, work(1000, time.Hour))
+					f.shared.set(callsWork)
+					m.rt.Stop(context.Background())
+					m.stopped = true
+				}
+				down.Store(false)
+				f.join(t)
+				time.Sleep(dropAfter + 10*time.Second)
+				f.stop()
+				want := int64(23)
+				if kill {
+					want = 22
+				}
+				if n := f.records.used(alice, "jobs", quota.PeriodMonth); n != want {
+					t.Errorf("%d were admitted, the records have %d", want, n)
+				}
+				if n := len(f.shared.epochs); n > 1 {
+					t.Errorf("%d epochs are left in the counters", n)
+				}
+			})
+		})
+	}
+}
+
 // Until the records have answered a quota goes on from what the counters said last:
 // at the beginning of an outage, or as long as it lasts, where they hang as well. A
 // change of the account ends that.

@@ -82,9 +82,13 @@ func (u *localUsage) known() int64 {
 	return max(0, u.net())
 }
 
+// localEpoch is one that has ended. It is Kept: counters that can be reached again
+// take it, and who knows whether a call without an answer has not.
 type localEpoch struct {
 	id      string
 	tallies map[quota.Key]*localTally
+	// taken: the counters certainly have it.
+	taken bool
 }
 
 func newLocal() *local {

@@ -91,7 +91,7 @@ func (l *local) Totals() []quota.EpochTotals {
 	defer l.mu.Unlock()
 	var out []quota.EpochTotals
 	for _, e := range l.retired {
-		t := quota.EpochTotals{Epoch: e.id, Final: true}
+		t := quota.EpochTotals{Epoch: e.id, Final: true, Kept: true}
 		for k, tally := range e.tallies {
 			t.Rows = tally.appendRow(t.Rows, k)
 		}
@@ -111,10 +111,14 @@ func (t *localTally) appendRow(rows []quota.Total, k quota.Key) []quota.Total {
 	if !t.dirty() {
 		return rows
 	}
-	return append(rows, quota.Total{
+	return append(rows, t.row(k))
+}
+
+func (t *localTally) row(k quota.Key) quota.Total {
+	return quota.Total{
 		Account: t.account, Metric: k.Name, Period: k.Period, Start: k.Start, End: t.end,
 		Spent: t.spent, Refunded: t.refunded,
-	})
+	}
 }
 
 func sortRows(rows []quota.Total) {
@@ -186,7 +190,7 @@ func (l *local) drop(epoch string) {
 	l.turn()
 }
 
-// Rebase implements Ledger.
+// Rebase implements Ledger. One that has ended meanwhile is Kept: nothing is moved.
 func (l *local) Rebase(closed string, rows []quota.Total) {
 	recorded := make(map[quota.Key]*quota.Total, len(rows))
 	for i := range rows {
@@ -194,29 +198,19 @@ func (l *local) Rebase(closed string, rows []quota.Total) {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if closed == l.current {
-		l.begin()
-		l.turn()
-		clear(l.dirty)
-		for k, u := range l.usage {
-			spent, refunded := u.excess(recorded[k])
-			u.spent, u.refunded, u.flushedSpent, u.flushedRefunded = 0, 0, 0, 0
-			if spent != 0 || refunded != 0 {
-				l.tally(k, u, spent, refunded)
-			}
-		}
+	if closed != l.current {
 		return
 	}
-	e := l.retiredEpoch(closed)
-	if e == nil {
-		return
-	}
-	for k, t := range e.tallies {
-		if spent, refunded := t.excess(recorded[k]); spent != 0 || refunded != 0 {
-			l.tally(k, l.counter(k, t.account, t.end), spent, refunded)
+	l.begin()
+	l.turn()
+	clear(l.dirty)
+	for k, u := range l.usage {
+		spent, refunded := u.excess(recorded[k])
+		u.spent, u.refunded, u.flushedSpent, u.flushedRefunded = 0, 0, 0, 0
+		if spent != 0 || refunded != 0 {
+			l.tally(k, u, spent, refunded)
 		}
 	}
-	l.drop(closed)
 }
 
 // excess is what a tally holds beyond the row that the records have of it.
@@ -249,6 +243,43 @@ func (l *local) end() []quota.Subject {
 	l.retired = append(l.retired, e)
 	l.begin()
 	return slices.Collect(maps.Keys(accounts))
+}
+
+// untaken are the ended epochs, whole, that the counters may not have.
+func (l *local) untaken() []quota.EpochTotals {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var out []quota.EpochTotals
+	for _, e := range l.retired {
+		if e.taken {
+			continue
+		}
+		t := quota.EpochTotals{Epoch: e.id, Final: true, Kept: true}
+		for k, tally := range e.tallies {
+			t.Rows = append(t.Rows, tally.row(k))
+		}
+		sortRows(t.Rows)
+		out = append(out, t)
+	}
+	return out
+}
+
+// untake doubts that the counters have what they took: they may have lost it.
+func (l *local) untake() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, e := range l.retired {
+		e.taken = false
+	}
+}
+
+// took notes that the counters have an ended epoch.
+func (l *local) took(epoch string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if e := l.retiredEpoch(epoch); e != nil {
+		e.taken = true
+	}
 }
 
 // holds reports whether the current epoch holds anything, and how many ended ones

@@ -118,12 +118,16 @@ func (rt *Runtime) Start(ctx context.Context) {
 }
 
 // Stop ends the background work and flushes what was counted. What cannot be
-// flushed stays in the counters' own log.
+// flushed stays in the counters' own log, or in those that outlive the process.
 func (rt *Runtime) Stop(ctx context.Context) {
 	if rt.stop != nil {
 		rt.stop()
 	}
 	rt.wg.Wait()
+	if rt.guard != nil {
+		rt.guard.local.untake() // they may have lost it since, and nobody would hand it over again
+		rt.guard.handOver(ctx)
+	}
 	rt.recorder.flush(ctx, true)
 }
 

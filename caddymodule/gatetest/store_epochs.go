@@ -281,6 +281,8 @@ func testFoundEpoch(t *storeTest) {
 		again, err := t.store.Found(t.Context(), epoch)
 		return must(t, again, err)
 	}
+	later := t.jobs("kept true", 4, 0) // counters take it only when it ends
+	t.ok(t.store.Flush(t.Context(), later))
 	for _, kept := range []bool{true, false} {
 		f := t.jobs(fmt.Sprint("kept ", kept), 5, 0)
 		f.Kept, f.Final = kept, true

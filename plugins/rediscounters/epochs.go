@@ -85,7 +85,7 @@ func (e *Engine) Epochs(ctx context.Context) ([]string, error) {
 // DropEpoch forgets an epoch that the records hold whole. A process that has it
 // still begins another when it next charges something.
 func (e *Engine) DropEpoch(ctx context.Context, id string) error {
-	err := e.inBuckets(ctx, func(bucket int) error {
+	err := e.inBuckets(ctx, everyBucket(), func(bucket int) error {
 		c := newCall(e.scripts.drop)
 		c.addEpochKey(e.prefix, bucket, id)
 		c.addMetaKey(e.prefix, bucket)
@@ -102,15 +102,70 @@ func (e *Engine) DropEpoch(ctx context.Context, id string) error {
 	return nil
 }
 
+// KeepEpoch puts the totals of an epoch that is not of this engine into Redis, as if
+// it had been counted there. It may be repeated.
+func (e *Engine) KeepEpoch(ctx context.Context, id string, rows []quota.Total) error {
+	byBucket := map[int][]quota.Total{}
+	for i := range rows {
+		bucket := bucketOf(rows[i].Account.Digest())
+		byBucket[bucket] = append(byBucket[bucket], rows[i])
+	}
+	err := e.inBuckets(ctx, slices.Collect(maps.Keys(byBucket)), func(bucket int) error {
+		for part := range slices.Chunk(byBucket[bucket], keepBatch) {
+			if err := e.keep(bucket, id, part); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("keeping epoch %s: %w", id, err)
+	}
+	return nil
+}
+
+// keepBatch bounds the rows of one call: a script has all of them on its stack.
+const keepBatch = 200
+
+func (e *Engine) keep(bucket int, id string, rows []quota.Total) error {
+	c := newCall(e.scripts.keep)
+	c.addEpochKey(e.prefix, bucket, id)
+	c.addMetaKey(e.prefix, bucket)
+	c.string(id)
+	for i := range rows {
+		r := &rows[i]
+		digest := r.Account.Digest()
+		c.bytes(appendField(digest[:], r.Metric, periodLetter(r.Period), r.Start))
+		c.int(r.Spent)
+		c.int(r.Refunded)
+		c.int(r.End)
+		c.string(string(r.Account))
+	}
+	kept, err := e.runIn(bucket, c)
+	if kept {
+		c.release()
+	}
+	return err
+}
+
+// everyBucket is for what concerns all accounts.
+func everyBucket() []int {
+	all := make([]int, buckets)
+	for bucket := range all {
+		all[bucket] = bucket
+	}
+	return all
+}
+
 // bucketsAtOnce bounds the calls of inBuckets that requests may have to wait behind.
 const bucketsAtOnce = 16
 
-// inBuckets calls f for each bucket, several at once: one after the other they
-// would take 1,024 times as long as the network does. The first error ends it.
-func (e *Engine) inBuckets(ctx context.Context, f func(bucket int) error) error {
+// inBuckets calls f for each of the buckets, several at once: one after the other
+// they would take up to 1,024 times as long as the network does. The first error ends it.
+func (e *Engine) inBuckets(ctx context.Context, which []int, f func(bucket int) error) error {
 	all, ctx := errgroup.WithContext(ctx)
 	all.SetLimit(bucketsAtOnce)
-	for bucket := range buckets {
+	for _, bucket := range which {
 		all.Go(func() error {
 			if err := e.ready(ctx); err != nil {
 				return err

@@ -126,7 +126,7 @@ func (e *Engine) forget(ctx context.Context, digest quota.Digest) error {
 }
 
 func (e *Engine) forgetAll(ctx context.Context) error {
-	return e.inBuckets(ctx, func(bucket int) error {
+	return e.inBuckets(ctx, everyBucket(), func(bucket int) error {
 		var epochs []string
 		for {
 			others, err := e.forgetBucket(bucket, epochs)

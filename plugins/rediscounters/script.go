@@ -32,12 +32,16 @@ var resetSource string
 //go:embed lua/drop.lua
 var dropSource string
 
+//go:embed lua/keep.lua
+var keepSource string
+
 // scripts are all that an engine runs.
-type scripts struct{ count, fill, forget, reset, drop *script }
+type scripts struct{ count, fill, forget, reset, drop, keep *script }
 
 func newScripts() scripts {
 	return scripts{
 		count: newScript("count", countSource), fill: newScript("fill", fillSource),
 		forget: newScript("forget", forgetSource), reset: newScript("reset", resetSource), drop: newScript("drop", dropSource),
+		keep: newScript("keep", keepSource),
 	}
 }

@@ -5,10 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"github.com/quotagate/quotagate/caddymodule/gatetest"
 	"github.com/quotagate/quotagate/caddymodule/quota"
 	"pgregory.net/rapid"
@@ -80,6 +82,57 @@ func TestEpochOutlivesItsProcess(t *testing.T) {
 	if got, want := l.net("jobs"), int64(quota.MaxAmount-5-7+3); got != want {
 		t.Fatalf("the records have %d, want %d", got, want)
 	}
+}
+
+// TestKeptEpoch: an epoch that a process has counted by itself is held as if it had
+// been counted in Redis: it is read, dropped, and counts where usage is loaded.
+func TestKeptEpoch(t *testing.T) {
+	t.Parallel()
+	o := options(t, gatetest.Redis(t).URL())
+	e, l := again(t, o), newLedger()
+	c := usageCharge("user:1", "jobs", quota.PeriodMonth)
+	c.Limit = quota.Limit{Max: 10}
+	reserveWarm(t, e, l, c)
+	rows := []quota.Total{
+		{Account: "org:a|b:{*}\n", Metric: "storage", Period: quota.PeriodNone, Spent: quota.MaxAmount, Refunded: 1},
+		{Account: c.Account, Metric: "jobs", Period: quota.PeriodMonth, Start: c.Key.Start, End: c.End, Spent: 9, Refunded: 2},
+	}
+	for i := range keepBatch {
+		rows = append(rows, quota.Total{Account: c.Account, Metric: "other", Period: quota.PeriodDay, Start: int64(i), Spent: 1})
+	}
+	older := slices.Clone(rows)
+	older[1].Spent, older[1].Refunded = 8, 1
+	const epoch = "an epoch"
+	for _, rows := range [][]quota.Total{older, rows, older} {
+		if err := e.KeepEpoch(t.Context(), epoch, rows); err != nil {
+			t.Fatal(err)
+		}
+	}
+	sortRows(rows)
+	held, err := e.EpochTotals(t.Context(), epoch)
+	if diff := cmp.Diff(rows, held); err != nil || diff != "" {
+		t.Fatalf("%v\n%s", err, diff)
+	}
+	if epochs, err := e.Epochs(t.Context()); err != nil || !slices.Contains(epochs, epoch) {
+		t.Errorf("%q, %v", epochs, err)
+	}
+	used := func(want int64) {
+		t.Helper()
+		if err := e.Forget(t.Context(), c.Account); err != nil {
+			t.Fatal(err)
+		}
+		if d := reserveWarm(t, e, l, c); d.Outcomes[0].Used != want {
+			t.Errorf("used %d, want %d", d.Outcomes[0].Used, want)
+		}
+	}
+	used(9)
+	l.apply(epoch, rows)
+	used(10)
+	c.Cost = 0
+	if err := e.DropEpoch(t.Context(), epoch); err != nil {
+		t.Fatal(err)
+	}
+	used(10)
 }
 
 // TestRefillCountsOnce: whatever engines charge, forget, flush, die and are

@@ -4,7 +4,8 @@
 INSERT INTO gateway_epochs (epoch, started_at, last_seen_at, process, kept) VALUES ($1, $2, $2, $3, $4)
 ON CONFLICT (epoch) DO UPDATE SET
     last_seen_at = CASE WHEN excluded.last_seen_at > gateway_epochs.last_seen_at THEN excluded.last_seen_at ELSE gateway_epochs.last_seen_at END,
-    process = COALESCE(gateway_epochs.process, excluded.process)
+    process = COALESCE(gateway_epochs.process, excluded.process),
+    kept = gateway_epochs.kept OR excluded.kept
 WHERE gateway_epochs.closed_at IS NULL;
 
 -- name: AdvanceFlush :execrows
