@@ -94,9 +94,9 @@ func (g *guarded) probe(ctx context.Context) error {
 }
 
 // settle ends what was counted here while the breaker is closed, and hands it to the
-// counters, where it outlives this process. When the records hold it, the shared usage of those accounts is made cold: what it lacks is then
-// loaded with the rest. Requests that were judged here while the breaker closed
-// are found by the next call.
+// counters, where it outlives this process. When the records hold it, the shared
+// usage of those accounts is made cold: what it lacks is then loaded with the rest.
+// Requests that were judged here while the breaker closed are found by the next call.
 func (g *guarded) settle(ctx context.Context) {
 	if g.fault.Load() != nil {
 		return
