@@ -113,7 +113,7 @@ func (v *view) adjustPeriod(ctx context.Context, q *sqlgen.Queries, c *quota.Cha
 	d := Adjusted{Period: c.Key.Period, Start: time.Unix(c.Key.Start, 0).UTC(), End: time.Unix(c.End, 0).UTC()}
 	id, key := v.entitlement.Account.ID(), quota.UsageKey{Metric: c.Key.Name, Period: c.Key.Period, Start: c.Key.Start}
 	var err error
-	if d.Before, err = usageOf(ctx, q, id, key); err != nil {
+	if d.Before, err = usageOf(ctx, q, v.entitlement.Account, key); err != nil {
 		return d, err
 	}
 	d.After = d.Before + delta

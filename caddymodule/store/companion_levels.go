@@ -133,7 +133,7 @@ func (s *Companion) MeasureLevel(ctx context.Context, by Actor, l Level, reason 
 			return fmt.Errorf("locking the account: %w", err)
 		}
 		key := quota.UsageKey{Metric: l.Metric, Period: quota.PeriodNone}
-		if before, err = usageOf(ctx, q, l.Account.ID(), key); err != nil {
+		if before, err = usageOf(ctx, q, l.Account, key); err != nil {
 			return err
 		}
 		if err := putLevel(ctx, q, &view{catalogue: c}, &l, column.At(now)); err != nil {

@@ -77,7 +77,7 @@ func (v *view) quotaUsage(ctx context.Context, q *sqlgen.Queries, metric string)
 	if !start.IsZero() {
 		key.Start = start.Unix()
 	}
-	used, err := usageOf(ctx, q, e.Account.ID(), key)
+	used, err := usageOf(ctx, q, e.Account, key)
 	if err != nil {
 		return QuotaUsage{}, err
 	}
@@ -186,4 +186,11 @@ func addLevels(ctx context.Context, q *sqlgen.Queries, id string, levels map[str
 		levels[metric] = max(0, n)
 	}
 	return nil
+}
+
+// usageOf is what was used over all epochs.
+func usageOf(ctx context.Context, q *sqlgen.Queries, account quota.Subject, k quota.UsageKey) (int64, error) {
+	var used quota.Used
+	err := addUsage(ctx, q, account, k, nil, &used)
+	return used.Amount, err
 }

@@ -52,6 +52,7 @@ func withoutRows(ctx context.Context, q *sqlgen.Queries, epochs []string) ([]quo
 	return totals, nil
 }
 
+// addUsage adds what there is of one counter.
 func addUsage(ctx context.Context, q *sqlgen.Queries, account quota.Subject, k quota.UsageKey, except []string, u *quota.Used) error {
 	rows, err := q.CounterTotals(ctx, sqlgen.CounterTotalsParams{
 		AccountID: account.ID(), Metric: k.Metric, Period: k.Period.String(), PeriodStart: instant(k.Start),
@@ -72,31 +73,13 @@ func addUsage(ctx context.Context, q *sqlgen.Queries, account quota.Subject, k q
 			t.End = r.PeriodEnd.Unix()
 		}
 	}
-	offset, err := offsetOf(ctx, q, account.ID(), k)
-	u.Amount += offset
-	return err
-}
-
-// usageOf is what was used over all epochs.
-func usageOf(ctx context.Context, q *sqlgen.Queries, id string, k quota.UsageKey) (int64, error) {
-	n, err := q.SumTotals(ctx, sqlgen.SumTotalsParams{
-		AccountID: id, Metric: k.Metric, Period: k.Period.String(), PeriodStart: instant(k.Start),
-	})
-	if err != nil {
-		return 0, fmt.Errorf("summing usage_totals: %w", err)
-	}
-	offset, err := offsetOf(ctx, q, id, k)
-	return n + offset, err
-}
-
-// offsetOf is what an admin's setting of a level adds to its totals.
-func offsetOf(ctx context.Context, q *sqlgen.Queries, id string, k quota.UsageKey) (int64, error) {
 	if k.Period != quota.PeriodNone {
-		return 0, nil
+		return nil
 	}
-	offset, err := q.LevelOffset(ctx, sqlgen.LevelOffsetParams{AccountID: id, Metric: k.Metric})
+	offset, err := q.LevelOffset(ctx, sqlgen.LevelOffsetParams{AccountID: account.ID(), Metric: k.Metric}) // of a level that an admin has set
 	if err != nil {
-		return 0, fmt.Errorf("summing usage_levels: %w", err)
+		return fmt.Errorf("summing usage_levels: %w", err)
 	}
-	return offset, nil
+	u.Amount += offset
+	return nil
 }

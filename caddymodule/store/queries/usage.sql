@@ -54,10 +54,6 @@ SELECT t.account_id, a.kind, t.metric, t.period, t.period_start, t.period_end, t
 FROM usage_totals t LEFT JOIN accounts a ON a.id = t.account_id
 WHERE t.epoch = $1 ORDER BY t.account_id, t.metric, t.period, t.period_start;
 
--- name: SumTotals :one
-SELECT CAST(COALESCE(SUM(spent - refunded), 0) AS BIGINT) AS used FROM usage_totals
-WHERE account_id = $1 AND metric = $2 AND period = $3 AND period_start = $4;
-
 -- name: CounterTotals :many
 -- What each epoch has of one counter.
 SELECT epoch, period_end, spent, refunded FROM usage_totals

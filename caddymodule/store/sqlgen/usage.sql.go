@@ -481,27 +481,3 @@ func (q *Queries) SeeAccount(ctx context.Context, arg SeeAccountParams) error {
 	)
 	return err
 }
-
-const sumTotals = `-- name: SumTotals :one
-SELECT CAST(COALESCE(SUM(spent - refunded), 0) AS BIGINT) AS used FROM usage_totals
-WHERE account_id = $1 AND metric = $2 AND period = $3 AND period_start = $4
-`
-
-type SumTotalsParams struct {
-	AccountID   string
-	Metric      string
-	Period      string
-	PeriodStart column.Time
-}
-
-func (q *Queries) SumTotals(ctx context.Context, arg SumTotalsParams) (int64, error) {
-	row := q.db.QueryRowContext(ctx, sumTotals,
-		arg.AccountID,
-		arg.Metric,
-		arg.Period,
-		arg.PeriodStart,
-	)
-	var used int64
-	err := row.Scan(&used)
-	return used, err
-}
