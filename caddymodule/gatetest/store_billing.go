@@ -28,6 +28,7 @@ func billingTests() map[string]func(*storeTest) {
 		"a price keeps its plan":                      testLearnedPrices,
 		"the truth once more changes nothing":         testApplyTwice,
 		"what goes on again has recovered":            testRecovered,
+		"the end of a grace is told once":             testGraceEnded,
 		"what the provider no longer has is over":     testMissingSubscription,
 		"a plan that is pending":                      testPendingFromTruth,
 		"customers and invoices":                      testBillingAccounts,
@@ -259,6 +260,52 @@ func testApplyTwice(t *storeTest) {
 		if n := t.number("SELECT COUNT(*) FROM outbox_events WHERE account_id = 'alice' AND event_type = $1", kind); n != 1 {
 			t.Errorf("%d events %s for others", n, kind)
 		}
+	}
+}
+
+// The end of a grace is told once, as soon as it is looked for: not of who has paid
+// meanwhile, nor of what ended before it was looked for at all.
+func testGraceEnded(t *storeTest) {
+	look := func() (ended []string) {
+		t.Helper()
+		changes, err := t.store.EndGraces(t.Context(), "looked")
+		for _, c := range must(t, changes, err) {
+			ended = append(ended, c.StripeID+" "+c.From+" "+c.To)
+		}
+		return ended
+	}
+	want := func(when string, want ...string) {
+		t.Helper()
+		if diff := cmp.Diff(want, look()); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", when, diff)
+		}
+	}
+	fail := func(account quota.Subject, id string) store.BilledSubscription {
+		t.Helper()
+		sub := t.billed(id, "past_due", "pro_monthly")
+		t.customer(account, "cus_"+id)
+		t.sync("cus_"+id, sub)
+		return sub
+	}
+	fail("user:early", "sub_early")
+	t.clock.Add(store.DefaultGrace)
+	want("the first time")
+	fail(alice, "sub_alice")
+	paid := fail("user:payer", "sub_payer")
+	t.clock.Add(store.DefaultGrace - time.Second)
+	want("within the grace")
+	paid.Status = "active"
+	t.sync("cus_sub_payer", paid)
+	t.clock.Add(time.Second)
+	want("at its end", "sub_alice pro free")
+	want("again")
+	t.clock.Add(time.Hour)
+	want("later")
+	if n := t.number("SELECT COUNT(*) FROM outbox_events WHERE event_type = $1", store.SubscriptionGraceEnded); n != 1 {
+		t.Errorf("%d events for others", n)
+	}
+	if n := t.number("SELECT COUNT(*) FROM audit_events WHERE account_id = 'alice' AND action = $1", store.SubscriptionGraceEnded); n != 1 {
+		t.Errorf("%d events in the audit log", n)
 	}
 }
 

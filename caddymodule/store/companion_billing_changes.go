@@ -11,7 +11,8 @@ import (
 // BillingChange is what happened to a subscription, in the words of the events
 // that webhooks and the audit log have.
 type BillingChange struct {
-	// Kind is subscription.created, .updated, .cancelled, .past_due, .recovered or .current.
+	// Kind is subscription.created, .updated, .cancelled, .past_due, .grace_ended,
+	// .recovered or .current.
 	Kind string
 	// Subscription is our id, StripeID the provider's.
 	Subscription, StripeID string
@@ -27,7 +28,9 @@ const (
 	SubscriptionUpdated   = "subscription.updated"
 	SubscriptionCancelled = "subscription.cancelled"
 	SubscriptionPastDue   = "subscription.past_due"
-	SubscriptionRecovered = "subscription.recovered"
+	// SubscriptionGraceEnded: the payment has not come, and the default plan holds.
+	SubscriptionGraceEnded = "subscription.grace_ended"
+	SubscriptionRecovered  = "subscription.recovered"
 	// SubscriptionCurrent: another subscription of the account gives its plan now.
 	SubscriptionCurrent = "subscription.current"
 

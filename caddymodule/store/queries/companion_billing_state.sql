@@ -112,3 +112,8 @@ WHERE s.source = 'stripe' AND s.id > $1 ORDER BY s.id LIMIT $2;
 
 -- name: CountUnknownPrices :one
 SELECT COUNT(*) FROM subscriptions WHERE source = 'stripe' AND plan_id IS NULL AND status IN ('active', 'trial', 'past_due');
+
+-- name: GracesEnded :many
+-- Whose payment failed after the one and until the other time, and did not come yet.
+SELECT s.id, s.account_id, a.kind, s.plan_id, s.stripe_subscription_id FROM subscriptions s JOIN accounts a ON a.id = s.account_id
+WHERE s.is_current AND s.status = 'past_due' AND s.past_due_since > $1 AND s.past_due_since <= $2 ORDER BY s.id;

@@ -277,6 +277,54 @@ func (q *Queries) CountUnknownPrices(ctx context.Context) (int64, error) {
 	return count, err
 }
 
+const gracesEnded = `-- name: GracesEnded :many
+SELECT s.id, s.account_id, a.kind, s.plan_id, s.stripe_subscription_id FROM subscriptions s JOIN accounts a ON a.id = s.account_id
+WHERE s.is_current AND s.status = 'past_due' AND s.past_due_since > $1 AND s.past_due_since <= $2 ORDER BY s.id
+`
+
+type GracesEndedParams struct {
+	PastDueSince   column.Time
+	PastDueSince_2 column.Time
+}
+
+type GracesEndedRow struct {
+	ID                   string
+	AccountID            string
+	Kind                 string
+	PlanID               sql.NullString
+	StripeSubscriptionID sql.NullString
+}
+
+// Whose payment failed after the one and until the other time, and did not come yet.
+func (q *Queries) GracesEnded(ctx context.Context, arg GracesEndedParams) ([]GracesEndedRow, error) {
+	rows, err := q.db.QueryContext(ctx, gracesEnded, arg.PastDueSince, arg.PastDueSince_2)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []GracesEndedRow
+	for rows.Next() {
+		var i GracesEndedRow
+		if err := rows.Scan(
+			&i.ID,
+			&i.AccountID,
+			&i.Kind,
+			&i.PlanID,
+			&i.StripeSubscriptionID,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Close(); err != nil {
+		return nil, err
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const hadTrial = `-- name: HadTrial :one
 SELECT COUNT(*) FROM subscriptions WHERE account_id = $1 AND trial_end IS NOT NULL
 `

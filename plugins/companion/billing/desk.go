@@ -225,16 +225,21 @@ func (d *desk) write(ctx context.Context, st *store.Companion, job store.SyncJob
 	default:
 		syncs.WithLabelValues("written").Inc()
 	}
-	for _, c := range r.Changes {
-		changes.WithLabelValues(c.Kind).Inc()
-		d.log.Info("a subscription has changed", zap.String("change", c.Kind), zap.String("subscription", c.Subscription),
-			zap.String("status", string(c.Status)), zap.String("from", c.From), zap.String("to", c.To))
-	}
+	d.tellOf(r.Changes)
 	for _, price := range r.UnknownPrices {
 		d.log.Error("somebody pays a price that no plan knows: give a plan that price with caddy quota plans apply",
 			zap.String("customer", job.Customer), zap.String("price", price))
 	}
 	return r, nil
+}
+
+// tellOf shows changes in the metrics and the log.
+func (d *desk) tellOf(cs []store.BillingChange) {
+	for _, c := range cs {
+		changes.WithLabelValues(c.Kind).Inc()
+		d.log.Info("a subscription has changed", zap.String("change", c.Kind), zap.String("subscription", c.Subscription),
+			zap.String("status", string(c.Status)), zap.String("from", c.From), zap.String("to", c.To))
+	}
 }
 
 // endUnfinished ends what nobody is to pay, or to go on paying, and has the

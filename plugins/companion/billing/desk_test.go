@@ -113,7 +113,7 @@ func (s *shop) nextAttempt() time.Time {
 func TestFailedPaymentGraceAndRecovery(t *testing.T) {
 	s := newShop(t)
 	before := map[string]float64{}
-	for _, change := range []string{"subscription.created", "subscription.past_due", "subscription.recovered"} {
+	for _, change := range []string{"subscription.created", "subscription.past_due", "subscription.grace_ended", "subscription.recovered"} {
 		before[change] = max(0, metric(t, "quotagate_billing_subscription_changes_total", change))
 	}
 	s.buy("pro")
@@ -126,8 +126,10 @@ func TestFailedPaymentGraceAndRecovery(t *testing.T) {
 	s.ok(err)
 	s.offset = sub.GraceUntil.Sub(s.fake.Now()) - time.Microsecond
 	s.want("pro past_due")
+	s.ok(s.Tick(t.Context()))
 	s.offset += time.Microsecond
 	s.want("free expired")
+	s.ok(s.Tick(t.Context()))
 	s.offset = 0
 	s.ok(s.fake.FailPayments(s.customer(), ""))
 	s.ok(s.fake.Advance(4 * day)) // it is tried again after three days
@@ -143,12 +145,12 @@ func TestFailedPaymentGraceAndRecovery(t *testing.T) {
 	kinds, err := s.told(t.Context())
 	want := []string{
 		"subscription.created", "invoice.paid", // bought
-		"subscription.past_due", "invoice.payment_failed", "subscription.recovered", "invoice.paid",
+		"subscription.past_due", "invoice.payment_failed", "subscription.grace_ended", "subscription.recovered", "invoice.paid",
 	}
 	if diff := cmp.Diff(want, kinds); diff != "" || err != nil {
 		t.Errorf("%v; told others (-want +got):\n%s", err, diff)
 	}
-	for _, change := range []string{"subscription.created", "subscription.past_due", "subscription.recovered"} {
+	for _, change := range []string{"subscription.created", "subscription.past_due", "subscription.grace_ended", "subscription.recovered"} {
 		if n := metric(t, "quotagate_billing_subscription_changes_total", change) - before[change]; n != 1 {
 			t.Errorf("the metric counts %v of %s", n, change)
 		}

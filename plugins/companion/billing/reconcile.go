@@ -30,6 +30,7 @@ const (
 	markListed     = "events_listed"
 	markOverdue    = "overdue_queued"
 	markCompared   = "compared"
+	markGraces     = "graces_ended"
 	driftsInReport = 100
 )
 
@@ -58,6 +59,9 @@ func (d *desk) tick(ctx context.Context) error {
 	}
 	errs := []error{d.observe(ctx, st)}
 	err = d.underLease(ctx, st, func(ctx context.Context) error {
+		ended, err := st.EndGraces(ctx, markGraces)
+		d.tellOf(ended)
+		errs = append(errs, err)
 		for _, job := range []struct {
 			mark  string
 			every time.Duration
