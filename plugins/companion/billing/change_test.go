@@ -8,7 +8,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/quotagate/quotagate/caddymodule/store"
 	"github.com/quotagate/quotagate/plugins/companion/billing"
 	"github.com/quotagate/quotagate/plugins/companion/billing/stripefake"
 )
@@ -111,16 +110,7 @@ func TestFailedChangeKeepsWhatIsPending(t *testing.T) {
 func TestFailedChangeKeepsPendingSeats(t *testing.T) {
 	t.Parallel()
 	s := newShop(t)
-	s.plans(func(p *store.PlanDocument) {
-		for i := range p.Prices {
-			p.Prices[i].PerSeat = p.Name == "pro"
-		}
-	})
-	page, err := s.Order(t.Context(), ann, "pro", 5)
-	s.ok(err)
-	_, err = s.fake.Pay(page.ID, "pm_card_visa")
-	s.ok(err)
-	s.tell()
+	s.buySeats(5)
 	s.ok(s.ChangeSeats(t.Context(), ann, "pro", 3))
 	s.ok(s.fake.FailPayments(s.customer(), "insufficient_funds"))
 	if err := s.Change(t.Context(), ann, "enterprise", ""); !errors.Is(err, billing.ErrDeclined) {

@@ -134,21 +134,27 @@ func TestAnotherPriceOfTheSameAmount(t *testing.T) {
 	}
 }
 
-// Seats are bought of a plan that is priced by them, and are not taken along to
-// one that is not.
-func TestSeats(t *testing.T) {
-	t.Parallel()
-	s := newShop(t)
+// buySeats has ann buy pro, priced by seats, for so many.
+func (s *shop) buySeats(n int64) {
+	s.Helper()
 	s.plans(func(p *store.PlanDocument) {
 		for i := range p.Prices {
 			p.Prices[i].PerSeat = p.Name == "pro"
 		}
 	})
-	page, err := s.Order(t.Context(), ann, "pro", 5)
+	page, err := s.Order(s.Context(), ann, "pro", n)
 	s.ok(err)
 	_, err = s.fake.Pay(page.ID, "pm_card_visa")
 	s.ok(err)
 	s.tell()
+}
+
+// Seats are bought of a plan that is priced by them, and are not taken along to
+// one that is not.
+func TestSeats(t *testing.T) {
+	t.Parallel()
+	s := newShop(t)
+	s.buySeats(5)
 	if sub := s.current(); sub.Quantity != 5 {
 		t.Errorf("%d seats", sub.Quantity)
 	}
