@@ -140,6 +140,15 @@ type EpochLister interface {
 	Epochs(ctx context.Context) ([]string, error)
 }
 
+// Debtor is implemented by counters that complete refunds by themselves (see
+// Counters.Refund).
+type Debtor interface {
+	// Owed takes the refunds that turned out not to have run, and that cannot be
+	// made by the counters alone: a level that they free is not known. They are the
+	// caller's again. Each is of one account.
+	Owed() [][]quota.Receipt
+}
+
 // Prober is implemented by counters that may be out of reach. They get a
 // breaker: after a fault of Reserve, Peek or Refund no request waits for them
 // until Probe succeeds.

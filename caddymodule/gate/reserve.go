@@ -29,7 +29,7 @@ func (g *Gate) reserve(ctx context.Context, account quota.Subject, cs []quota.Ch
 	began := time.Now()
 	err := g.rt.engine.Reserve(ctx, cs, d)
 	if err != nil {
-		err = g.warm(ctx, account, chargeKeys(cs), err, func() error { return g.rt.engine.Reserve(ctx, cs, d) })
+		err = g.rt.warm(account, chargeKeys(cs), err, func() error { return g.rt.engine.Reserve(ctx, cs, d) })
 	}
 	g.rt.Stats.took(CallReserve, began)
 	return err
@@ -39,7 +39,7 @@ func (g *Gate) reserve(ctx context.Context, account quota.Subject, cs []quota.Ch
 func (g *Gate) Peek(ctx context.Context, account quota.Subject, cs []quota.Charge, d *quota.Decision) error {
 	err := g.rt.engine.Peek(ctx, cs, d)
 	if err != nil {
-		err = g.warm(ctx, account, chargeKeys(cs), err, func() error { return g.rt.engine.Peek(ctx, cs, d) })
+		err = g.rt.warm(account, chargeKeys(cs), err, func() error { return g.rt.engine.Peek(ctx, cs, d) })
 	}
 	return err
 }
@@ -50,15 +50,15 @@ func chargeKeys(cs []quota.Charge) func(int) quota.Key {
 
 // warm loads what the error of a call says is cold and makes the call again,
 // until no counter that it needs is cold.
-func (g *Gate) warm(ctx context.Context, account quota.Subject, key func(int) quota.Key, err error, call func() error) error {
+func (rt *Runtime) warm(account quota.Subject, key func(int) quota.Key, err error, call func() error) error {
 	for range coldRetries {
 		var cold *quota.ColdError
 		if !errors.As(err, &cold) {
 			return err
 		}
-		if cause := g.rt.refills.refill(account, key, cold); cause != nil {
-			g.rt.Stats.ColdFailures.Add(1)
-			g.rt.Stats.fault("records", cause)
+		if cause := rt.refills.refill(account, key, cold); cause != nil {
+			rt.Stats.ColdFailures.Add(1)
+			rt.Stats.fault("records", cause)
 			return &unloadedError{cold, cause}
 		}
 		err = call()

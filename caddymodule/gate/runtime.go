@@ -62,6 +62,7 @@ type Runtime struct {
 	refills  *refills
 	guard    *guarded // nil: counters that cannot be out of reach
 	reaper   *reaper  // nil: records of one process
+	owed     *owed
 	log      *zap.Logger
 
 	stop context.CancelFunc
@@ -80,6 +81,7 @@ func NewRuntime(o Options) (*Runtime, error) {
 	rt := &Runtime{Stats: &Stats{observe: o.Observe}, usage: o.Usage, bus: o.Bus, log: o.Log}
 	rt.engine, rt.guard = guard(o.Engine, rt.Stats, o.Log)
 	rt.refills = newRefills(rt)
+	rt.owed = newOwed(rt, o.Engine)
 	rt.reaper = newReaper(rt, o.Engine)
 	var err error
 	if rt.Entitlements, err = newEntitlements(&o, rt.Stats); err != nil {
@@ -107,6 +109,7 @@ func (rt *Runtime) Start(ctx context.Context) {
 	rt.wg.Go(func() { rt.watch(ctx) })
 	rt.wg.Go(func() { rt.recorder.run(ctx) })
 	rt.wg.Go(func() { rt.Streams.run(ctx) })
+	rt.wg.Go(func() { rt.owed.run(ctx) })
 	if rt.guard != nil {
 		rt.wg.Go(func() { rt.guard.run(ctx) })
 		rt.wg.Go(func() { rt.guard.reconcile(ctx) })
@@ -124,6 +127,7 @@ func (rt *Runtime) Stop(ctx context.Context) {
 		rt.stop()
 	}
 	rt.wg.Wait()
+	rt.owed.close(ctx)
 	if rt.guard != nil {
 		rt.guard.local.untake() // they may have lost it since, and nobody would hand it over again
 		rt.guard.handOver(ctx)

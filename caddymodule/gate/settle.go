@@ -38,31 +38,19 @@ func (t *Ticket) refund(ctx context.Context, r Result) {
 	t.giveBack(ctx)
 }
 
-// giveBack refunds the receipts. A level that is freed and not known is loaded
-// first: it falls by no more than is there.
+// giveBack refunds the receipts.
 func (t *Ticket) giveBack(ctx context.Context) {
 	rs := t.receipts
 	if len(rs) == 0 {
 		return
 	}
 	t.receipts = rs[:0]
-	err := t.gate.giveBack(ctx, t.caller.account(), rs)
+	rt := t.gate.rt
+	err := rt.refund(context.WithoutCancel(ctx), rs)
+	if err != nil && !rt.owed.add(rs, err) {
+		rt.refundFailed(t.gate.log, err)
+	}
 	clear(rs)
-	if err != nil {
-		t.gate.rt.Stats.RefundFailures.Add(1)
-		t.gate.rt.Stats.fault("counters", err)
-		t.gate.log.Error("giving a charge back failed; it stays charged", zap.Error(err))
-	}
-}
-
-func (g *Gate) giveBack(ctx context.Context, account quota.Subject, rs []quota.Receipt) error {
-	ctx = context.WithoutCancel(ctx)
-	refund := func() error { return g.rt.engine.Refund(ctx, rs) }
-	err := refund()
-	if err != nil {
-		err = g.warm(ctx, account, func(i int) quota.Key { return rs[i].Key }, err, refund)
-	}
-	return err
 }
 
 // chargeLate charges the amounts that only the end of a request tells.

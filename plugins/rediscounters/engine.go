@@ -103,7 +103,7 @@ func (e *Engine) Close() error {
 	e.stop()
 	e.wg.Wait()
 	err := e.settleAll(context.Background())
-	if n := e.unsettled.len(); n > 0 {
+	if n := e.unsettled.len() + len(e.Owed()); n > 0 {
 		e.log.Warn("some calls could not be settled: what they may have charged stays charged",
 			zap.Int("calls", n), zap.Error(err))
 	}
@@ -196,5 +196,6 @@ var (
 	_ gate.Engine      = (*Engine)(nil)
 	_ gate.EpochKeeper = (*Engine)(nil)
 	_ gate.Prober      = (*Engine)(nil)
+	_ gate.Debtor      = (*Engine)(nil)
 	_ gate.EpochLister = (*Engine)(nil)
 )

@@ -58,6 +58,17 @@ func (e *Engine) giveIn(ep *epoch, cs []quota.Charge) error {
 	return err
 }
 
+// receipts are what givings were made of.
+func receipts(cs []quota.Charge) []quota.Receipt {
+	rs := make([]quota.Receipt, len(cs))
+	for i := range cs {
+		c := &cs[i]
+		rs[i] = c.Receipt(c.Cost)
+		rs[i].Free = !c.Limit.Unlimited
+	}
+	return rs
+}
+
 // givings are receipts in the form of charges. A counter that is named twice
 // gives the sum, bounded if one of them is; the other rows only forget their Once.
 func givings(rs []quota.Receipt) ([]quota.Charge, error) {

@@ -32,8 +32,7 @@ type doubt struct {
 const (
 	maxUnsettled = 20_000
 	// giveUp is when a call is dropped that cannot be settled although Redis
-	// answers: the level that it gives back to could not be loaded in all the time,
-	// or a key of it holds something else.
+	// answers: a key of it holds something else.
 	giveUp = 10 * time.Minute
 )
 
@@ -42,6 +41,7 @@ type unsettled struct {
 	settling sync.Mutex // one goroutine settles
 	mu       sync.Mutex
 	list     []*doubt
+	owed     [][]quota.Receipt // see Owed
 	kick     chan struct{}
 }
 
@@ -63,6 +63,28 @@ func (u *unsettled) len() int {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	return len(u.list)
+}
+
+// owe keeps what the gate has to give back.
+func (u *unsettled) owe(rs []quota.Receipt) (ok bool) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if len(u.owed) >= maxUnsettled {
+		return false
+	}
+	u.owed = append(u.owed, rs)
+	return true
+}
+
+// Owed takes the refunds that certainly did not run and that free a level which is
+// not known: only the records can tell it. It is gate.Debtor's.
+func (e *Engine) Owed() [][]quota.Receipt {
+	u := &e.unsettled
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	owed := u.owed
+	u.owed = nil
+	return owed
 }
 
 func (u *unsettled) takeAll() []*doubt {
@@ -160,7 +182,9 @@ func (e *Engine) settle(d *doubt) (done bool, err error) {
 	var fault *gate.CounterError
 	switch {
 	case errors.As(err, &cold):
-		return e.givenUp(d, err), nil
+		if !e.unsettled.owe(receipts(d.rows)) {
+			return e.givenUp(d, err), nil
+		}
 	case !errors.As(err, &fault): // given, or never to be
 	case fault.NotRun && fault.Kind == gate.FaultOther:
 		return e.givenUp(d, err), nil

@@ -1,6 +1,8 @@
 package rediscounters
 
 import (
+	"errors"
+	"slices"
 	"testing"
 	"time"
 
@@ -90,5 +92,51 @@ func TestBadKeyIsGivenUp(t *testing.T) {
 	unsettledFall(t, e, 0)
 	if n := e.health.abandoned.Load(); n != 1 {
 		t.Errorf("%d calls were given up, want 1", n)
+	}
+}
+
+// What was to be freed by a call that never ran, of a level that Redis has lost since,
+// is handed to who can load it: once, and not before.
+func TestLostFreeIsOwed(t *testing.T) {
+	t.Parallel()
+	s := gatetest.Redis(t)
+	e, l := openTest(t, faultOptions(t, s.URL())), newLedger()
+	c := usageCharge("user:1", "storage", quota.PeriodNone)
+	c.Cost = 30
+	reserveWarm(t, e, l, c)
+	l.flush(e)
+	s.Freeze(t)
+	r := c.Receipt(10)
+	r.Free = true
+	if err := e.Refund(t.Context(), []quota.Receipt{r}); kindOf(err) != gate.FaultTimeout {
+		t.Fatalf("freeing without an answer: %v", err)
+	}
+	if owed := e.Owed(); owed != nil {
+		t.Errorf("owed while it may yet run: %+v", owed)
+	}
+	s.Kill(t)
+	s.Start(t)
+	gatetest.Await(t, restartLimit, func() error { return e.Probe(t.Context()) })
+	unsettledFall(t, e, 0)
+	owed := e.Owed()
+	if len(owed) != 1 || !slices.Equal(owed[0], []quota.Receipt{r}) {
+		t.Fatalf("owed %+v, want %+v", owed, r)
+	}
+	if again := e.Owed(); again != nil || e.health.abandoned.Load() != 0 {
+		t.Errorf("then %+v, and %d calls were given up", again, e.health.abandoned.Load())
+	}
+	var cold *quota.ColdError
+	if err := e.Refund(t.Context(), owed[0]); !errors.As(err, &cold) {
+		t.Fatalf("freeing a level that is not known: %v", err)
+	}
+	if err := e.Fill(t.Context(), []quota.Base{l.base(c.Key, cold)}); err != nil {
+		t.Fatal(err)
+	}
+	if err := e.Refund(t.Context(), owed[0]); err != nil {
+		t.Fatal(err)
+	}
+	l.flush(e)
+	if n := l.net("storage"); n != 20 {
+		t.Errorf("the level is %d, want 20", n)
 	}
 }
