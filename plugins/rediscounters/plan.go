@@ -109,7 +109,7 @@ func (r *run) ask(op opcode, cs []quota.Charge, part []int32, outcomes []quota.O
 		}
 		return answer{}, err
 	}
-	a, err := r.read(p, op, outcomes)
+	a, err := r.read(p, op, cs, outcomes)
 	if err == nil && a.says == saysDone && (op == opTake || op == opGive) {
 		for _, i := range p.order[:p.rows] {
 			c := &cs[i]
@@ -209,7 +209,7 @@ func (r *run) packAmounts(ch *quota.Charge) {
 		c.int(int64(c.addKey(r.e.prefix, kindOnce, ch.Key.Digest, onceDigest(&ch.Key, ch.Once))))
 	}
 	c.int(ch.Cost)
-	c.int(ch.Need)
+	c.int(max(ch.Cost, ch.Need))
 	if ch.Limit.Unlimited {
 		c.int(-1)
 	} else {

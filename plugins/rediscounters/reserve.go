@@ -119,6 +119,7 @@ const (
 	saysLost     = 3
 	saysSettled  = 4
 	saysOverflow = 5
+	saysWhole    = 6
 )
 
 // answer is what a script says of one part of the charges.
@@ -130,8 +131,8 @@ type answer struct {
 	newest []int64
 }
 
-// read takes the script's answer apart.
-func (r *run) read(p *plan, op opcode, outcomes []quota.Outcome) (answer, error) {
+// read takes the script's answer apart. A says of saysWhole becomes saysDone.
+func (r *run) read(p *plan, op opcode, cs []quota.Charge, outcomes []quota.Outcome) (answer, error) {
 	in, err := openReply(r.call.out.b)
 	if err != nil {
 		return answer{}, err
@@ -146,6 +147,10 @@ func (r *run) read(p *plan, op opcode, outcomes []quota.Outcome) (answer, error)
 	}
 	a.now = time.UnixMilli(ms)
 	switch a.says {
+	case saysWhole:
+		a.says = saysDone
+		a.newest, err = r.readUsed(&in, p, cs, a.now, outcomes)
+		return a, err
 	case saysDenied, saysDone:
 		a.newest, err = r.readOutcomes(&in, p, outcomes)
 		return a, err
@@ -160,13 +165,38 @@ func (r *run) read(p *plan, op opcode, outcomes []quota.Outcome) (answer, error)
 	return a, &gate.CounterError{Kind: gate.FaultOther, NotRun: true, Err: fmt.Errorf("a script answers %d to operation %d", a.says, op)}
 }
 
-func (r *run) readOutcomes(in *reply, p *plan, outcomes []quota.Outcome) (newest []int64, err error) {
+func (r *run) readTokens(in *reply, p *plan) error {
 	for i := range p.groups {
 		token, err := in.int()
 		if err != nil {
-			return nil, err
+			return err
 		}
 		r.e.knows(r.ep, bucketOf(p.groups[i].digest), token)
+	}
+	return nil
+}
+
+// readUsed reads what is used of each charge, all of which were taken as asked for.
+func (r *run) readUsed(in *reply, p *plan, cs []quota.Charge, now time.Time, outcomes []quota.Outcome) (newest []int64, err error) {
+	if err := r.readTokens(in, p); err != nil {
+		return nil, err
+	}
+	for n, i := range p.order {
+		used, err := in.int()
+		if err != nil {
+			return nil, err
+		}
+		outcomes[i] = quota.Outcome{Used: used, Charged: cs[i].Cost}
+		if r.parted && n >= p.rows {
+			newest = append(newest, now.UnixMilli()/quota.BucketWidth(cs[i].Limit.Window))
+		}
+	}
+	return newest, nil
+}
+
+func (r *run) readOutcomes(in *reply, p *plan, outcomes []quota.Outcome) (newest []int64, err error) {
+	if err := r.readTokens(in, p); err != nil {
+		return nil, err
 	}
 	for n, i := range p.order {
 		var v [5]int64

@@ -221,7 +221,7 @@ func (e *Engine) inquire(d *doubt) (ran bool, err error) {
 	kept, err := e.runIn(bucketOf(d.rows[0].Key.Digest), r.call)
 	outcomes := make([]quota.Outcome, len(d.rows))
 	if err == nil {
-		_, err = r.read(&r.plan, d.op, outcomes)
+		_, err = r.read(&r.plan, d.op, d.rows, outcomes)
 	}
 	if kept {
 		r.call.release()
