@@ -51,9 +51,7 @@ func (h *Handler) apply(applied []quota.Applied, x *exchange, r *http.Request, m
 			a.Once = onceOf(x, r)
 		}
 		if rule.dynamic {
-			if err := rule.measure(a, r, x.repl); err != nil {
-				return nil, err
-			}
+			rule.measure(a, r, x.repl)
 		}
 	}
 	return applied, nil
@@ -111,7 +109,7 @@ func (r *Rule) prepare() {
 
 // measure replaces the amounts that this request tells. What is freed by a
 // placeholder stays late: it may name a header of the answer.
-func (r *Rule) measure(a *quota.Applied, req *http.Request, repl *caddy.Replacer) error {
+func (r *Rule) measure(a *quota.Applied, req *http.Request, repl *caddy.Replacer) {
 	a.SpendAmounts = append([]int64(nil), r.spendAmounts...)
 	a.FreeAmounts = append([]int64(nil), r.freeAmounts...)
 	for i, m := range r.rule.Spends {
@@ -121,9 +119,7 @@ func (r *Rule) measure(a *quota.Applied, req *http.Request, repl *caddy.Replacer
 		case quota.AmountPlaceholder:
 			n, ok := amount(repl.ReplaceAll(m.Text, ""))
 			if !ok {
-				d := quota.Refuse(quota.CodeBadRequest)
-				d.Rule, d.Message = r.Name, "The amount of "+m.Metric+" is not a whole number in 0..2^53"
-				return d
+				n = quota.AmountInvalid
 			}
 			a.SpendAmounts[i] = n
 		}
@@ -133,7 +129,6 @@ func (r *Rule) measure(a *quota.Applied, req *http.Request, repl *caddy.Replacer
 			a.FreeAmounts[i] = bodyBytes(req)
 		}
 	}
-	return nil
 }
 
 // bodyBytes is the length of the request's body, late where it is not announced.

@@ -3,6 +3,7 @@ package gate
 import (
 	"context"
 	"fmt"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -60,7 +61,7 @@ func TestAdmitWhileRecordsFail(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		h := newHarness(t)
-		h.records.plan = limited(1, 100)
+		h.records.plan = limited(5, 100)
 		var down atomic.Bool
 		h.records.onUsage = func() error {
 			if down.Load() {
@@ -79,7 +80,11 @@ func TestAdmitWhileRecordsFail(t *testing.T) {
 		for range 5 {
 			h.admit(t, c, applied(rate), applied(make1)).Settle(t.Context(), ok200)
 		}
-		if d := h.denied(t, c, applied(rate), applied(make1)); d.Code != quota.CodeRateLimited {
+		if d := h.denied(t, c, applied(rate)); d.Code != quota.CodeRateLimited {
+			t.Errorf("got %+v", d)
+		}
+		// What was counted here is certain, whatever else the records know.
+		if d := h.denied(t, c, applied(make1)); d.Code != quota.CodeQuotaExceeded || d.Used != 5 {
 			t.Errorf("got %+v", d)
 		}
 		strict := make1
@@ -106,6 +111,40 @@ func TestAdmitWhileRecordsFail(t *testing.T) {
 			t.Errorf("%d used, want 5", n)
 		}
 	})
+}
+
+// An amount that the request does not tell refuses who would be charged, and nobody
+// who is refused for another reason, spends nothing, or is only watched.
+func TestAdmitAnInvalidAmount(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t)
+	h.records.plan = limited(10, 100)
+	known, nobody := h.caller(t, alice), Caller{Identity: Identity{Principal: anonymous, IP: "ip:192.0.2.1/32"}}
+	rule := func(change ...func(*quota.Rule)) quota.Applied {
+		r := quota.Rule{Name: "make", Spends: []quota.Metered{{Metric: "jobs", Kind: quota.AmountPlaceholder}}}
+		for _, f := range change {
+			f(&r)
+		}
+		a := applied(r)
+		a.SpendAmounts = []int64{quota.AmountInvalid}
+		return a
+	}
+	needs := func(r *quota.Rule) { r.Require = []quota.Requirement{{User: true, Feature: "batch"}} }
+	shadow := func(r *quota.Rule) { r.Shadow = true }
+	if d := h.denied(t, known, rule()); d.Status != 400 || d.Code != quota.CodeBadRequest || d.Rule != "make" || !strings.Contains(d.Message, "jobs") {
+		t.Errorf("got %+v", d)
+	}
+	if d := h.denied(t, known, rule(needs)); d.Code != quota.CodeFeature {
+		t.Errorf("without the feature: %+v", d)
+	}
+	if d := h.denied(t, nobody, rule(needs)); d.Status != 401 {
+		t.Errorf("without a user: %+v", d)
+	}
+	h.admit(t, nobody, rule()).Settle(t.Context(), ok200)
+	h.admit(t, known, rule(shadow)).Settle(t.Context(), ok200)
+	if n := h.used(t, "jobs", quota.PeriodMonth); n != 0 {
+		t.Errorf("%d are counted", n)
+	}
 }
 
 // Counters that fail have perhaps counted: nothing is sent again.

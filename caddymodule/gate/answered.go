@@ -35,7 +35,7 @@ func (a *answered) set(d quota.Digest) *answeredSet {
 func (a *answered) note(cs []quota.Charge, d *quota.Decision) {
 	for i := range cs {
 		c := &cs[i]
-		if c.Key.Space != quota.SpaceUsage || c.Limit.Unlimited || c.Force {
+		if c.Key.Space != quota.SpaceUsage || c.Limit.Unlimited || c.Force || c.AsKnown {
 			continue
 		}
 		s := a.set(c.Key.Digest)

@@ -111,7 +111,7 @@ func (e *fakeEngine) judge(cs []quota.Charge, d *quota.Decision, take bool) erro
 			continue
 		}
 		u := e.counter(c.Key)
-		if !u.warm && !c.Force && (!take || !c.Limit.Unlimited) {
+		if !u.warm && c.NeedsBase(take) {
 			cold = append(cold, i)
 		}
 		o.Used = u.used

@@ -287,7 +287,7 @@ func (n *fakeNode) judge(cs []quota.Charge, d *quota.Decision) error {
 			continue
 		}
 		u := n.s.counter(c.Key)
-		if !u.warm && !c.Limit.Unlimited && !c.Force {
+		if !u.warm && c.NeedsBase(true) {
 			cold.Charges = append(cold.Charges, i)
 			cold.Carry = append(cold.Carry, 0)
 			continue

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"slices"
 
 	"github.com/quotagate/quotagate/caddymodule/quota"
 	"go.uber.org/zap"
@@ -147,6 +148,22 @@ func (g *Gate) refuse(c *Caller, rules []quota.Applied, site Policy) *quota.Deni
 			if d := c.lacks(need, r.Name); d != nil && !r.Shadow {
 				return d
 			}
+		}
+	}
+	return c.cannotCharge(rules)
+}
+
+// cannotCharge refuses a known caller whose request does not tell what it spends.
+func (c *Caller) cannotCharge(rules []quota.Applied) *quota.Denial {
+	if c.Entitlement == nil {
+		return nil // spends nothing
+	}
+	for i := range rules {
+		r := &rules[i]
+		if at := slices.Index(r.SpendAmounts, quota.AmountInvalid); at >= 0 && !r.Shadow {
+			d := refusal(quota.CodeBadRequest, r.Name)
+			d.Message = "The amount of " + r.Spends[at].Metric + " is not a whole number in 0..2^53"
+			return d
 		}
 	}
 	return nil

@@ -182,7 +182,7 @@ func (l *local) look(cs []quota.Charge, d *quota.Decision, now time.Time, take b
 			continue
 		}
 		u := l.usage[c.Key]
-		if (u == nil || !u.warm) && !c.Force && (!take || !c.Limit.Unlimited) {
+		if (u == nil || !u.warm) && c.NeedsBase(take) {
 			cold = append(cold, i)
 			continue
 		}

@@ -88,7 +88,7 @@ func (g *Gate) outage(ctx context.Context, t *Ticket, err error) (*Ticket, error
 		t.uncharge() // admitted, uncounted, degraded
 		return t, nil
 	}
-	return g.admitForced(ctx, t)
+	return g.admitAsKnown(ctx, t)
 }
 
 // outageDenier is the rule that refuses the request, nil if none does. Where the
@@ -113,12 +113,12 @@ func spendsAny(r *quota.Applied, cs []quota.Charge, indices []int) bool {
 	return false
 }
 
-// admitForced counts without comparing quotas that could not be loaded; rates,
-// which need no records, still deny.
-func (g *Gate) admitForced(ctx context.Context, t *Ticket) (*Ticket, error) {
+// admitAsKnown compares quotas that could not be loaded with what the counters
+// know of them: of a caller who is new to them, all.
+func (g *Gate) admitAsKnown(ctx context.Context, t *Ticket) (*Ticket, error) {
 	for i := range t.charges {
 		if t.charges[i].Key.Space == quota.SpaceUsage {
-			t.charges[i].Force = true
+			t.charges[i].AsKnown = true
 		}
 	}
 	if err := g.rt.engine.Reserve(ctx, t.charges, &t.decision); err != nil {

@@ -49,6 +49,7 @@ func RunCounters(t *testing.T, open func(t *testing.T) *Counters) {
 		{"unlimited is counted", (*suite).unlimited},
 		{"need", (*suite).need},
 		{"force", (*suite).force},
+		{"as known", (*suite).asKnown},
 		{"once", (*suite).once},
 		{"refund", (*suite).refund},
 		{"a level falls to zero, not below", (*suite).level},

@@ -205,6 +205,33 @@ func (s *suite) force() {
 	}
 }
 
+// asKnown: a limit is kept by what is known here, also where the records were not
+// asked, and by all of it once they were.
+func (s *suite) asKnown() {
+	c := s.spend(s.subject(), "jobs", quota.PeriodMonth, 3, 1)
+	c.AsKnown = true
+	r := rate(s.subject(), "api", 100, time.Hour)
+	var d quota.Decision
+	for i := range int64(5) {
+		if err := s.Engine.Reserve(s.Context(), []quota.Charge{r, c}, &d); err != nil {
+			s.Fatalf("a charge that goes by what is known: %v", err)
+		}
+		if o := d.Outcomes[1]; d.Admitted() != (i < 3) || o.Used != min(i+1, 3) {
+			s.Fatalf("request %d: %+v", i, d)
+		}
+	}
+	if d := s.admit(r); d.Outcomes[0].Used != 4 {
+		s.Fatalf("what was denied took of a rate: %+v", d.Outcomes[0])
+	}
+	c.AsKnown = false
+	if d = s.try(s, map[quota.Key]int64{c.Key: 7}, c); d.Admitted() || d.Outcomes[0].Used != 10 {
+		s.Fatalf("with what the records know: %+v", d)
+	}
+	c.AsKnown, c.Limit.Max = true, 11
+	s.admit(c)
+	s.deny(0, c)
+}
+
 func (s *suite) once() {
 	user := s.subject()
 	// A cost of nothing is no charge: it must not make the later one free.

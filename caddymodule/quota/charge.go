@@ -47,6 +47,9 @@ type Charge struct {
 	// Force counts without denying. A rate that is over its limit is reported as
 	// denied and not counted; usage is always counted.
 	Force bool
+	// AsKnown compares with what the counters know of usage, though the records may
+	// know of more: the charge is never cold.
+	AsKnown bool
 	// DenyOnOutage says that the request must not pass unless the counters have
 	// been asked: a rule that charges this one denies in an outage.
 	DenyOnOutage bool
@@ -81,7 +84,7 @@ type Warning struct{ Rule, Scope string }
 // off an old one. Spends of an anonymous caller are skipped: it has no plan.
 func AppendCharges(dst []Charge, c Caller, rules []Applied, now time.Time, warn func(Warning)) []Charge {
 	for i := range rules {
-		dst = appendLimits(dst, c, &rules[i], i, warn)
+		dst = appendLimits(dst, c, rules, i, warn)
 	}
 	if c.Entitlement == nil {
 		return dst
@@ -104,7 +107,8 @@ func (c *Caller) digest(s Subject) Digest {
 	return s.Digest()
 }
 
-func appendLimits(dst []Charge, c Caller, r *Applied, index int, warn func(Warning)) []Charge {
+func appendLimits(dst []Charge, c Caller, rules []Applied, index int, warn func(Warning)) []Charge {
+	r := &rules[index]
 	if len(r.Limits) == 0 {
 		return dst
 	}
@@ -115,10 +119,14 @@ func appendLimits(dst []Charge, c Caller, r *Applied, index int, warn func(Warni
 		if charged(dst, key, r) {
 			continue
 		}
-		rate, ok := l.Base, l.Base.Window != 0
+		base := l.Base
+		if base.Window == 0 {
+			base = baseOf(l.Scope, rules)
+		}
+		rate, ok := base, base.Window != 0
 		switch {
 		case planned:
-			rate, ok = c.Entitlement.RateFor(l.Scope, l.Base)
+			rate, ok = c.Entitlement.RateFor(l.Scope, base)
 		case !ok:
 			rate = FallbackRate
 		}
@@ -131,6 +139,18 @@ func appendLimits(dst []Charge, c Caller, r *Applied, index int, warn func(Warni
 		})
 	}
 	return dst
+}
+
+// baseOf is the first base that one of the rules gives the scope, zero if none does.
+func baseOf(scope string, rules []Applied) Rate {
+	for i := range rules {
+		for _, l := range rules[i].Limits {
+			if l.Scope == scope && l.Base.Window != 0 {
+				return l.Base
+			}
+		}
+	}
+	return Rate{}
 }
 
 // subject is whose counter the rule's limits use, and whether a plan applies to it.
@@ -176,8 +196,11 @@ func appendSpend(dst []Charge, e *Entitlement, digest Digest, r *Applied, index,
 	q, limited := e.Quota(metric)
 	counted := e.countedIn(metric)
 	cost, need := r.SpendAmounts[spend], int64(0)
-	if cost == AmountLate {
+	switch cost {
+	case AmountLate:
 		cost, need = 0, 1
+	case AmountInvalid: // of a rule in shadow mode
+		return dst
 	}
 	if cost > absurd && limited && !q.Unlimited && cost > q.Limit && !r.Shadow {
 		// It is denied whatever is used. The counters must be able to say so: beside

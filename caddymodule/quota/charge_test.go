@@ -127,6 +127,9 @@ func TestAppendCharges(t *testing.T) {
 		{name: "anonymous by value, empty", caller: anonymous(), rules: []Applied{keyedRule(ByValue, "")}, want: []Charge{rated(address, "a", 10, time.Minute, 0)}},
 		{name: "the plan's limit", caller: entitled(), rules: []Applied{limits("r", ByDefault, ScopeLimit{Scope: "jobs"})}, want: []Charge{rated(OrgSubject("7"), "jobs", 50, time.Hour, 0)}},
 		{name: "nobody's limit", caller: entitled(), rules: []Applied{limits("r", ByDefault, ScopeLimit{Scope: "z"})}, want: []Charge{rated(OrgSubject("7"), "z", 60, time.Minute, 0)}, warned: []Warning{{"r", "z"}}},
+		{name: "a later rule's base", caller: anonymous(), rules: []Applied{limits("r", ByDefault, ScopeLimit{Scope: "a"}), limits("s", ByDefault, base("a", 2, time.Hour))}, want: []Charge{rated(address, "a", 2, time.Hour, 0)}},
+		{name: "a later rule's base, scaled", caller: entitled(), rules: []Applied{limits("r", ByDefault, ScopeLimit{Scope: "a"}), limits("s", ByIP, base("a", 10, time.Minute))}, want: []Charge{rated(OrgSubject("7"), "a", 25, time.Minute, 0), rated(address, "a", 10, time.Minute, 1)}},
+		{name: "an amount that nobody told", caller: entitled(), rules: []Applied{shadow(spends("r", map[string]int64{"api_calls": AmountInvalid}, "api_calls"))}},
 		{name: "anonymous, plan's limit only", caller: anonymous(), rules: []Applied{limits("r", ByDefault, ScopeLimit{Scope: "jobs"})}, want: []Charge{rated(address, "jobs", 60, time.Minute, 0)}, warned: []Warning{{"r", "jobs"}}},
 		{
 			name: "a scope twice is charged once, by the first", caller: entitled(),

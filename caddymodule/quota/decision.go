@@ -44,6 +44,12 @@ func (c *Charge) Fits(used int64) bool {
 	return c.Limit.Unlimited || used+max(c.Cost, c.Need) <= c.Limit.Max
 }
 
+// NeedsBase reports whether the charge cannot be decided without what the records
+// know of its usage; take: it is to be taken, not only looked at.
+func (c *Charge) NeedsBase(take bool) bool {
+	return !take || (!c.Limit.Unlimited && !c.Force && !c.AsKnown)
+}
+
 // Judge sets Denied and RetryAfter from the outcomes: a quota goes before a
 // rate, among equals the one that lasts longest is reported.
 func (d *Decision) Judge(cs []Charge, now time.Time) {

@@ -34,6 +34,10 @@ const (
 // admitted if any of the quota is left, and charged when the request is settled.
 const AmountLate = -1
 
+// AmountInvalid is an amount that a request was to tell and did not. It refuses a
+// caller who would be charged, and spends nothing.
+const AmountInvalid = -2
+
 // Metered is one `spend` or `free` of a rule.
 type Metered struct {
 	Metric   string
@@ -86,7 +90,7 @@ type Applied struct {
 	// Key is the counter's subject for ByHeader and ByValue; empty: fall back to the IP.
 	Key Subject
 	// SpendAmounts and FreeAmounts are the amounts of Rule.Spends and Rule.Frees,
-	// in order: 0..MaxAmount, or AmountLate.
+	// in order: 0..MaxAmount, or AmountLate; of spends AmountInvalid, too.
 	SpendAmounts, FreeAmounts []int64
 	// Once identifies a repeated Idempotency-Key; zero where there is none.
 	Once Digest

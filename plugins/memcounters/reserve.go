@@ -85,7 +85,7 @@ func (e *Engine) look(cs []quota.Charge, d *quota.Decision, refs []ref, now int6
 			err = s.lookRate(c, o, r, now, take)
 		} else {
 			r.usage = s.usage[c.Key]
-			if needsBase(c, take) && (r.usage == nil || !r.usage.warm) {
+			if c.NeedsBase(take) && (r.usage == nil || !r.usage.warm) {
 				cold = append(cold, i)
 				continue
 			}
@@ -99,12 +99,6 @@ func (e *Engine) look(cs []quota.Charge, d *quota.Decision, refs []ref, now int6
 		return e.coldError(cold, func(i int) quota.Key { return cs[i].Key })
 	}
 	return nil
-}
-
-// needsBase reports whether the charge cannot be decided without the records'
-// part: what is only counted can.
-func needsBase(c *quota.Charge, take bool) bool {
-	return !take || (!c.Limit.Unlimited && !c.Force)
 }
 
 func (s *shard) lookRate(c *quota.Charge, o *quota.Outcome, r *ref, now int64, take bool) error {

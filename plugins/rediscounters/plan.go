@@ -171,7 +171,7 @@ func (r *run) pack(op opcode, ln *lane, seq int64, cs []quota.Charge) {
 		ch := &cs[i]
 		c.int(int64(c.addKey(r.e.prefix, kindRates, ch.Key.Digest, ch.Key.Digest)))
 		r.packAmounts(ch)
-		c.bool(ch.Force)
+		c.mode(ch)
 		c.string(ch.Key.Name)
 		c.int(quota.BucketWidth(ch.Limit.Window))
 		c.int(ch.Key.Start) // of a rate that is given back: the sub-bucket
@@ -190,12 +190,25 @@ func (r *run) packGroup(op opcode, g *group, cs []quota.Charge) {
 	for _, i := range order {
 		ch := &cs[i]
 		r.packAmounts(ch)
-		c.bool(ch.Force)
+		c.mode(ch)
 		c.field(&ch.Key)
 		c.int(ch.End)
 		spent, refunded := r.ep.known(&ch.Key)
 		c.int(spent)
 		c.int(refunded)
+	}
+}
+
+// mode writes how the charge denies: 0 by what the counters and the records know,
+// 1 never, 2 by what the counters know.
+func (p *packer) mode(ch *quota.Charge) {
+	switch {
+	case ch.Force:
+		p.int(1)
+	case ch.AsKnown:
+		p.int(2)
+	default:
+		p.int(0)
 	}
 }
 

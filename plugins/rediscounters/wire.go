@@ -32,14 +32,6 @@ func (p *packer) int(v int64) {
 	}
 }
 
-func (p *packer) bool(v bool) {
-	if v {
-		p.int(1)
-	} else {
-		p.int(0)
-	}
-}
-
 func (p *packer) head(n int) {
 	switch {
 	case n < 32:
