@@ -52,6 +52,8 @@ type recorder struct {
 	shards  [recorderShards]rollupShard
 
 	ticks int // of run alone
+	// answered has a place for one: the records can be asked again.
+	answered chan struct{}
 
 	mu         sync.Mutex  // one flush at a time
 	patience   *time.Timer // with the flush under way
@@ -89,8 +91,9 @@ func newRecorder(l Ledger, u UsageStore, every time.Duration, stats *Stats, log 
 	r := &recorder{
 		ledger: l, usage: u, every: every, stats: stats, log: log, process: rand.Text(),
 		// Numbers grow from one process to the next, whatever epoch they belong to.
-		seq:     time.Now().UnixNano(),
-		rollups: map[rollupKind]rollupSum{}, known: map[quota.Subject]string{},
+		seq:      time.Now().UnixNano(),
+		answered: make(chan struct{}, 1),
+		rollups:  map[rollupKind]rollupSum{}, known: map[quota.Subject]string{},
 	}
 	for i := range r.shards {
 		r.shards[i].sums = map[rollupKind]*rollupSum{}
@@ -133,6 +136,10 @@ func (r *recorder) run(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 			return
+		case <-r.answered:
+			if r.stats.FlushFailing() {
+				r.flush(context.WithoutCancel(ctx), false)
+			}
 		case <-ticker.C:
 			// Stop waits for a flush that has begun: cut off, nobody knew what became of it.
 			r.flush(context.WithoutCancel(ctx), r.ticks%chartsEvery == 0)
@@ -141,9 +148,19 @@ func (r *recorder) run(ctx context.Context) {
 	}
 }
 
+// again has a flush that failed tried anew before its time: the records, which
+// could not be asked, answer.
+func (r *recorder) again() {
+	select {
+	case r.answered <- struct{}{}:
+	default:
+	}
+}
+
 func (r *recorder) maintain(ctx context.Context) {
 	m, ok := r.usage.(Maintainer)
-	if r.ticks++; !ok || r.ticks%maintainEvery != 0 {
+	// Of records that hang, upkeep would wait for as long as a flush does, before the next one.
+	if r.ticks++; !ok || r.ticks%maintainEvery != 0 || r.stats.FlushFailing() {
 		return
 	}
 	ctx, cancel := context.WithTimeout(ctx, flushTimeout)

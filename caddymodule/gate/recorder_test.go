@@ -207,6 +207,41 @@ func TestRecorderRuns(t *testing.T) {
 	})
 }
 
+// Records that answer again are flushed to at once, and while they do not there is
+// one attempt in a second, and no upkeep.
+func TestRecorderGoesOnAtOnce(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		h := newHarness(t)
+		h.records.plan = limited(100, 0)
+		var down atomic.Bool
+		down.Store(true)
+		h.records.onWatch = func() error {
+			if down.Load() {
+				return errDown
+			}
+			return nil
+		}
+		h.records.onFlush = func(context.Context, quota.Flush) error { return h.records.onWatch() }
+		stop := h.start(t)
+		defer stop()
+		h.request(t, alice)
+		time.Sleep(10*time.Second + 100*time.Millisecond)
+		if n, m := h.rt.Stats.FlushFailures.Load(), h.records.maintain; n != 10 || m != 0 {
+			t.Errorf("%d flushes failed, maintained %d times, in 10 s", n, m)
+		}
+		down.Store(false)
+		time.Sleep(350 * time.Millisecond)
+		synctest.Wait()
+		h.expect(t, 1)
+		h.records.mu.Lock()
+		defer h.records.mu.Unlock()
+		if h.records.flushes != 1 {
+			t.Errorf("%d flushes since they answer", h.records.flushes)
+		}
+	})
+}
+
 // Stop waits for a flush that has begun, and writes what has come since; an
 // epoch that was closed at the last moment loses nothing.
 func TestStopFlushes(t *testing.T) {

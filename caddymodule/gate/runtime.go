@@ -2,6 +2,7 @@ package gate
 
 import (
 	"context"
+	"math/rand/v2"
 	"sync"
 	"time"
 
@@ -137,9 +138,17 @@ func (rt *Runtime) Stop(ctx context.Context) {
 
 // watch follows the changes; after a failure everything cached is in doubt.
 func (rt *Runtime) watch(ctx context.Context) {
-	const delay = 250 * time.Millisecond
+	// Gateways that lost a server at one instant do not all come back at another.
+	const least, most = 150 * time.Millisecond, 350 * time.Millisecond
 	for {
-		err := rt.bus.Watch(ctx, rt.Entitlements.Applied(), rt.apply)
+		first := true
+		err := rt.bus.Watch(ctx, rt.Entitlements.Applied(), func(changes []quota.Change) {
+			if first {
+				first = false
+				rt.recorder.again()
+			}
+			rt.apply(changes)
+		})
 		if ctx.Err() != nil {
 			return
 		}
@@ -149,7 +158,7 @@ func (rt *Runtime) watch(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 			return
-		case <-time.After(delay):
+		case <-time.After(least + rand.N(most-least)): //nolint:gosec // no secret
 		}
 		rt.Entitlements.Drop()
 	}

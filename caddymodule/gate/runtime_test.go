@@ -149,7 +149,7 @@ func TestWatchTriesAgain(t *testing.T) {
 			t.Error("the failures are not told")
 		}
 		down.Store(false)
-		time.Sleep(251 * time.Millisecond)
+		time.Sleep(350 * time.Millisecond)
 		synctest.Wait()
 		if n := h.rt.Entitlements.Applied(); n != v {
 			t.Errorf("%d applied, want %d", n, v)

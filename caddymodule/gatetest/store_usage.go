@@ -1,6 +1,7 @@
 package gatetest
 
 import (
+	"fmt"
 	"strconv"
 	"strings"
 	"time"
@@ -258,6 +259,28 @@ func testThresholds(t *storeTest) {
 	}
 	if n := t.number(`SELECT COUNT(*) FROM outbox_events WHERE payload LIKE '%"metric":"storage_bytes"%"period_start":null%'`); n != 1 {
 		t.Errorf("%d events of a level, want 1", n)
+	}
+
+	// Many at once, of which some were raised before; of two accounts with one id it is one.
+	var many, some []quota.Threshold
+	for i := range 300 {
+		th := near
+		if th.Account = quota.UserSubject(fmt.Sprint("many", i)); i%3 == 0 {
+			some = append(some, th)
+		}
+		many = append(many, th)
+	}
+	org := many[1]
+	org.Account = "org:many1"
+	flush("e1", some...)
+	flush("e2", append(many, org)...)
+	for _, table := range []string{"quota_notifications", "outbox_events"} {
+		if n := t.number("SELECT COUNT(DISTINCT account_id) FROM " + table + " WHERE account_id LIKE 'many%'"); n != 300 {
+			t.Errorf("%s: %d accounts, want 300", table, n)
+		}
+		if n := t.number("SELECT COUNT(*) FROM " + table + " WHERE account_id LIKE 'many%'"); n != 300 {
+			t.Errorf("%s: %d rows, want 300", table, n)
+		}
 	}
 }
 

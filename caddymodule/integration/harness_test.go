@@ -38,13 +38,17 @@ var binary = sync.OnceValues(func() (string, error) {
 
 // buildGateway builds the gateway into .bin and answers its path.
 func buildGateway(name string, env []string, flags ...string) (string, error) {
-	root, err := filepath.Abs("../..")
+	return buildFrom("../..", name, env, flags...)
+}
+
+// buildFrom is buildGateway of the source in another folder.
+func buildFrom(source, name string, env []string, flags ...string) (string, error) {
+	path, err := filepath.Abs(filepath.Join("../..", ".bin", name))
 	if err != nil {
 		return "", err
 	}
-	path := filepath.Join(root, ".bin", name)
 	cmd := exec.Command("go", append(append([]string{"build"}, flags...), "-o", path, "./caddymodule/cmd/caddy")...)
-	cmd.Dir, cmd.Env = root, append(os.Environ(), env...)
+	cmd.Dir, cmd.Env = source, append(os.Environ(), env...)
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("building the gateway: %w\n%s", err, out)
 	}
@@ -143,14 +147,8 @@ func (g *gateway) write(caddyfile string) {
 // run starts the process, which has no predecessor or a dead one.
 func (g *gateway) run() {
 	g.t.Helper()
-	built := binary
-	if g.built != nil {
-		built = g.built
-	}
-	path, err := built()
-	if err != nil {
-		g.t.Fatal(err)
-	}
+	path := g.program()
+	var err error
 	g.log, err = os.OpenFile(filepath.Join(g.dir, "log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		g.t.Fatal(err)
@@ -205,14 +203,24 @@ func (g *gateway) logged() string {
 	return string(b)
 }
 
-// prepared is `caddy quota` with the gateway's config and environment.
-func (g *gateway) prepared(args ...string) *exec.Cmd {
+// program is the path of the gateway's binary.
+func (g *gateway) program() string {
 	g.t.Helper()
-	path, err := binary()
+	built := binary
+	if g.built != nil {
+		built = g.built
+	}
+	path, err := built()
 	if err != nil {
 		g.t.Fatal(err)
 	}
-	cmd := command(g.t.Context(), path, append([]string{"quota"}, append(args, "--config", g.file, "--adapter", "caddyfile")...)...)
+	return path
+}
+
+// prepared is `caddy quota` with the gateway's config and environment.
+func (g *gateway) prepared(args ...string) *exec.Cmd {
+	g.t.Helper()
+	cmd := command(g.t.Context(), g.program(), append([]string{"quota"}, append(args, "--config", g.file, "--adapter", "caddyfile")...)...)
 	cmd.Env, cmd.Dir = g.env, g.dir
 	return cmd
 }

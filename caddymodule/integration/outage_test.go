@@ -1,8 +1,9 @@
 package integration
 
 import (
-	"cmp"
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -33,8 +34,9 @@ type ordeal struct {
 	notices, well func(g *gateway) bool
 	// strict is what a rule that denies in an outage answers while one is noticed.
 	strict int
-	// within is how long after it was mended the server may stay unused; 0: noticeMax.
-	within time.Duration
+	// starved is how much of the time in which a gateway waits for a CPU that others
+	// have may come on top of the two seconds.
+	starved time.Duration
 	// limits is how many times its limit a rate may admit in one window.
 	limits int
 	// slow is how much longer a request may take once the harm was noticed.
@@ -62,7 +64,7 @@ func (o *ordeal) endure(t *testing.T) {
 	}
 	tr := &traffic{g: f[0], fleet: f, users: 20, every: 20 * time.Millisecond, paths: []string{"/work", "/free"}}
 	var warm, began, noticed, mended time.Time
-	back := make([]time.Duration, len(f))
+	back, waited := make([]time.Duration, len(f)), make([]time.Duration, len(f))
 	tr.during(t, 8, func() {
 		tr.more(t, 200)
 		warm = time.Now()
@@ -78,11 +80,18 @@ func (o *ordeal) endure(t *testing.T) {
 			f.strict(t, o.strict)
 		}
 		lasting(t, time.Duration(rounds(800, 4000))*time.Millisecond)
+		for i, g := range f {
+			waited[i] = g.starved(t)
+		}
 		o.mend(t)
 		mended = time.Now()
 		for i, g := range f {
-			eventually(t, cmp.Or(o.within, noticeMax), "the server is used again", func() bool { return o.well(g) })
+			eventually(t, noticeMax+o.starved, "the server is used again", func() bool { return o.well(g) })
 			back[i] = time.Since(mended)
+			waited[i] = g.starved(t) - waited[i]
+			if back[i] > noticeMax+min(waited[i], o.starved) {
+				t.Errorf("gateway %d used the server again after %s, in which it waited %s for a CPU", i, back[i], waited[i])
+			}
 		}
 		f.strict(t, 200)
 		for _, g := range f {
@@ -106,6 +115,7 @@ func (o *ordeal) endure(t *testing.T) {
 	}
 	t.Logf("| %s | %d | %d | 0, 0 | %s | %s | %s | %s | %d of %d |", t.Name(), len(tr.sent), f.outages(), ms(usual), ms(added(first, 0.99)),
 		ms(added(later, 0.99)), ms(max(back[0], back[1])), most, outageLimit)
+	t.Logf("gateways waited for a CPU meanwhile: %s", waited)
 }
 
 // strict wants that status of the rule that denies in an outage.
@@ -116,6 +126,26 @@ func (f fleet) strict(t *testing.T, status int) {
 			t.Errorf("gateway %d answers %d at /strict, want %d: %s", i, r.StatusCode, status, r.body)
 		}
 	}
+}
+
+// starved is how long the threads of a gateway have waited for a CPU, all together,
+// as Linux counts it. On a machine that has CPUs to spare it hardly grows.
+func (g *gateway) starved(t *testing.T) time.Duration {
+	t.Helper()
+	files, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/schedstat", g.cmd.Process.Pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var sum time.Duration
+	for _, file := range files {
+		var ran, waited time.Duration
+		text, err := os.ReadFile(file)
+		if _, bad := fmt.Sscan(string(text), &ran, &waited); err != nil || bad != nil {
+			continue // the thread has ended
+		}
+		sum += waited
+	}
+	return sum
 }
 
 func ms(d time.Duration) string { return fmt.Sprintf("%.1f ms", float64(d.Microseconds())/1000) }

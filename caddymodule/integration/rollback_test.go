@@ -61,50 +61,6 @@ func TestRollBackARule(t *testing.T) {
 	eventually(t, patience, "the job is counted", func() bool { return g.used(t, "u", "jobs", "month") == 11 })
 }
 
-// The release before goes on with the schema of the one after it: migrations
-// only add. A schema from the future stands for it.
-func TestRollBackTheBinary(t *testing.T) {
-	t.Parallel()
-	g := start(t, "", strings.Replace(site(gatetest.NewBackend(nil).Serve(t).URL, "\tquota {\n\t\trule jobs {\n\t\t\tspend jobs\n\t\t}\n\t}\n\tquota_health\n"),
-		"quota.db", "quota.db {\n\t\t\tmigrate check\n\t\t}", 1))
-	migrate := func() {
-		t.Helper()
-		path, err := binary()
-		if err != nil {
-			t.Fatal(err)
-		}
-		cmd := command(t.Context(), path, "quota", "migrate", "up", "--config", g.file, "--adapter", "caddyfile")
-		cmd.Env = g.env
-		if out, err := cmd.CombinedOutput(); err != nil {
-			t.Fatalf("%v\n%s", err, out)
-		}
-	}
-	migrate()
-	for _, stmt := range []string{
-		`CREATE TABLE of_a_later_release (id TEXT PRIMARY KEY)`,
-		`ALTER TABLE subscriptions ADD COLUMN of_a_later_release TEXT`,
-		`ALTER TABLE usage_totals ADD COLUMN of_a_later_release INTEGER NOT NULL DEFAULT 0`,
-		`ALTER TABLE accounts ADD COLUMN of_a_later_release TEXT`,
-		`ALTER TABLE subscription_plans ADD COLUMN of_a_later_release TEXT`,
-		`ALTER TABLE user_controls ADD COLUMN of_a_later_release TEXT`,
-		`INSERT INTO goose_db_version (version_id, is_applied) VALUES (99999, 1)`,
-	} {
-		g.exec(stmt)
-	}
-	g.stop()
-	g.run()
-	if r := g.do(http.MethodGet, "/readyz", "").want(t, http.StatusOK); !strings.Contains(string(r.body), `"status":"ready"`) {
-		t.Fatalf("%s", r.body)
-	}
-	g.subscribe("u", "pro")
-	g.noticed()
-	for range 11 { // one more than the default plan has
-		g.do(http.MethodPost, "/jobs", access("u")).want(t, http.StatusOK)
-	}
-	eventually(t, patience, "usage is written", func() bool { return g.used(t, "u", "jobs", "month") == 11 })
-	migrate() // finds nothing to do
-}
-
 // Whoever was granted administration has lost it with one command, in a gateway
 // that runs, and the way back is to grant it anew. The log has all of it.
 func TestRollBackTheAdministrators(t *testing.T) {

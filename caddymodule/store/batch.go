@@ -110,6 +110,22 @@ func (b *batch) text(rows int) (string, error) {
 	return text, err
 }
 
+// together is a transaction in which an INSERT of one row that answers what it has
+// inserted is sent with the arguments of many.
+type together struct {
+	sqlgen.DBTX
+	args []any
+}
+
+// QueryContext implements sqlgen.DBTX.
+func (t together) QueryContext(ctx context.Context, query string, one ...any) (*sql.Rows, error) {
+	text, err := inserting(query, len(t.args)/len(one), len(one))
+	if err != nil {
+		return nil, err
+	}
+	return t.DBTX.QueryContext(ctx, text, t.args...)
+}
+
 // inserting is the text that inserts rows rows where query inserts one of width parameters.
 func inserting(query string, rows, width int) (string, error) {
 	parts := valuesClause.FindStringSubmatch(query)

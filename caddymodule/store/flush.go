@@ -53,7 +53,7 @@ func (s *Store) Flush(ctx context.Context, f quota.Flush) error {
 		if err := putCallers(ctx, s.batched(tx), &f, now); err != nil {
 			return fmt.Errorf("writing accounts: %w", err)
 		}
-		if err := s.raiseThresholds(ctx, q, f.Thresholds, now); err != nil {
+		if err := s.raiseThresholds(ctx, tx, f.Thresholds, now); err != nil {
 			return err
 		}
 		if f.Final {

@@ -24,21 +24,50 @@ type thresholdReached struct {
 // raiseThresholds notes which accounts have reached which part of a quota, and
 // tells of each once. A row that is there already was raised before, by this
 // gateway or another. Rows are written in key order, like those of usage.
-func (s *Store) raiseThresholds(ctx context.Context, q *sqlgen.Queries, ts []quota.Threshold, now column.Time) error {
-	var events []OutboxEvent
-	for _, t := range slices.SortedFunc(slices.Values(ts), compareThresholds) {
-		n, err := q.RaiseThreshold(ctx, sqlgen.RaiseThresholdParams{
-			AccountID: t.Account.ID(), Metric: t.Metric, PeriodStart: instant(t.Start),
-			Threshold: t.Percent, LimitValue: t.Limit, CreatedAt: now,
-		})
+func (s *Store) raiseThresholds(ctx context.Context, tx sqlgen.DBTX, ts []quota.Threshold, now column.Time) error {
+	sorted := slices.SortedFunc(slices.Values(ts), compareThresholds)
+	raised := map[sqlgen.RaiseThresholdRow]bool{}
+	for rest := sorted; len(rest) > 0; {
+		n := batchRows
+		for n > len(rest) {
+			n /= 2
+		}
+		var args []any
+		for _, t := range rest[:n] {
+			row := rowOf(&t)
+			args = append(args, row.AccountID, row.Metric, row.PeriodStart, row.Threshold, row.LimitValue, now)
+		}
+		rows, err := sqlgen.New(together{tx, args}).RaiseThreshold(ctx, sqlgen.RaiseThresholdParams{})
 		if err != nil {
 			return fmt.Errorf("writing quota_notifications: %w", err)
 		}
-		if n > 0 {
+		for _, row := range rows {
+			row.PeriodStart = instant(row.PeriodStart.Unix())
+			raised[row] = true
+		}
+		rest = rest[n:]
+	}
+	var events []OutboxEvent
+	for _, t := range sorted {
+		if row := rowOf(&t); raised[row] {
+			delete(raised, row) // a user and an organization of one id
 			events = append(events, eventOf(&t))
 		}
 	}
-	return s.putOutbox(ctx, q, events)
+	b := s.batched(tx)
+	if err := s.putOutbox(ctx, sqlgen.New(b), events); err != nil {
+		return err
+	}
+	if err := b.send(ctx); err != nil {
+		return fmt.Errorf("writing the events of thresholds: %w", err)
+	}
+	return nil
+}
+
+func rowOf(t *quota.Threshold) sqlgen.RaiseThresholdRow {
+	return sqlgen.RaiseThresholdRow{
+		AccountID: t.Account.ID(), Metric: t.Metric, PeriodStart: instant(t.Start), Threshold: t.Percent, LimitValue: t.Limit,
+	}
 }
 
 func eventOf(t *quota.Threshold) OutboxEvent {

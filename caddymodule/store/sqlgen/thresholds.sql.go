@@ -11,10 +11,11 @@ import (
 	"github.com/quotagate/quotagate/caddymodule/store/column"
 )
 
-const raiseThreshold = `-- name: RaiseThreshold :execrows
+const raiseThreshold = `-- name: RaiseThreshold :many
 INSERT INTO quota_notifications (account_id, metric, period_start, threshold, limit_value, created_at)
 VALUES ($1, $2, $3, $4, $5, $6)
 ON CONFLICT (account_id, metric, period_start, threshold, limit_value) DO NOTHING
+RETURNING account_id, metric, period_start, threshold, limit_value
 `
 
 type RaiseThresholdParams struct {
@@ -26,8 +27,16 @@ type RaiseThresholdParams struct {
 	CreatedAt   column.Time
 }
 
-func (q *Queries) RaiseThreshold(ctx context.Context, arg RaiseThresholdParams) (int64, error) {
-	result, err := q.db.ExecContext(ctx, raiseThreshold,
+type RaiseThresholdRow struct {
+	AccountID   string
+	Metric      string
+	PeriodStart column.Time
+	Threshold   int64
+	LimitValue  int64
+}
+
+func (q *Queries) RaiseThreshold(ctx context.Context, arg RaiseThresholdParams) ([]RaiseThresholdRow, error) {
+	rows, err := q.db.QueryContext(ctx, raiseThreshold,
 		arg.AccountID,
 		arg.Metric,
 		arg.PeriodStart,
@@ -36,7 +45,28 @@ func (q *Queries) RaiseThreshold(ctx context.Context, arg RaiseThresholdParams) 
 		arg.CreatedAt,
 	)
 	if err != nil {
-		return 0, err
+		return nil, err
 	}
-	return result.RowsAffected()
+	defer rows.Close()
+	var items []RaiseThresholdRow
+	for rows.Next() {
+		var i RaiseThresholdRow
+		if err := rows.Scan(
+			&i.AccountID,
+			&i.Metric,
+			&i.PeriodStart,
+			&i.Threshold,
+			&i.LimitValue,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Close(); err != nil {
+		return nil, err
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
 }
