@@ -3,12 +3,10 @@ package caddymodule
 import (
 	"errors"
 	"net/http"
-	"strings"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
-	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 	"github.com/google/uuid"
 	"github.com/quotagate/quotagate/caddymodule/answer"
 	"github.com/quotagate/quotagate/caddymodule/gate"
@@ -132,59 +130,6 @@ func (h *Handler) pass(x *exchange, r *http.Request, next caddyhttp.Handler) (er
 		x.fields.Apply(x.ResponseWriter.Header(), h.headersMode)
 	}
 	return err
-}
-
-// statusClientGone is what reverse_proxy writes, and calls success, where the
-// client left before the backend answered. At times it is another client that
-// left: net/http may cancel the request that has got the connection of its request.
-const statusClientGone = 499
-
-// fate judges how the handlers ended. What is not certain is Unknown: else an
-// aborted request would be a free one.
-func fate(r *http.Request, status int, err error) (int, gate.Fate) {
-	ctx := r.Context()
-	if err == nil {
-		switch {
-		case status == statusClientGone, status == 0 && ctx.Err() != nil:
-			return status, gate.Unknown // nobody knows what the backend did
-		case status == 0:
-			status = http.StatusOK // net/http sends it when a handler writes nothing
-		}
-		return status, gate.Answered
-	}
-	if unreached(r, err) {
-		return status, gate.Unreached
-	}
-	if tooLarge, ok := errors.AsType[*http.MaxBytesError](err); ok && r.ContentLength <= tooLarge.Limit {
-		return status, gate.Unknown // the backend had the head of it, and as much of the body
-	}
-	var he caddyhttp.HandlerError
-	if status == 0 && errors.As(err, &he) && he.StatusCode < 500 && he.StatusCode != statusClientGone && ctx.Err() == nil {
-		return he.StatusCode, gate.Answered // a handler before the backend has refused
-	}
-	return status, gate.Unknown
-}
-
-// unreached reports whether the backend certainly never saw the request.
-func unreached(r *http.Request, err error) bool {
-	var dial reverseproxy.DialError
-	if errors.As(err, &dial) {
-		// What net/http may send twice may have been sent on a connection that broke,
-		// before the client left while another was made.
-		return r.Context().Err() == nil || !replayable(r)
-	}
-	// Caddy keeps this error to itself; its text is what tells it from others.
-	return strings.HasSuffix(err.Error(), "no upstreams available")
-}
-
-// replayable reports whether http.Transport sends the request again by itself
-// where a connection broke before the answer.
-func replayable(r *http.Request) bool {
-	switch r.Method {
-	case http.MethodGet, http.MethodHead, http.MethodOptions, http.MethodTrace:
-		return true
-	}
-	return len(r.Header["Idempotency-Key"]) > 0 || len(r.Header["X-Idempotency-Key"]) > 0
 }
 
 // refuse answers with a denial. Another error is a fault and goes to Caddy.

@@ -113,6 +113,28 @@ func TestAdmitWhileRecordsFail(t *testing.T) {
 	})
 }
 
+// A repeated request frees once, as it is charged once; one that fails frees nothing,
+// and does not keep the next from it.
+func TestRepeatedFree(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t)
+	h.records.levels["storage"] = 500
+	c := h.caller(t, alice)
+	free := func(key string, status int) {
+		rule := applied(quota.Rule{Name: "remove", Idempotent: true, Frees: spend("storage", 100)})
+		rule.Once = quota.UserSubject(key).Digest()
+		h.admit(t, c, rule).Settle(t.Context(), Result{Status: status, Fate: Answered})
+	}
+	free("a", 500)
+	for range 3 {
+		free("a", 200)
+	}
+	free("b", 204)
+	if n := h.used(t, "storage", quota.PeriodNone); n != -200 {
+		t.Errorf("the level moves by %d, want -200", n)
+	}
+}
+
 // An amount that the request does not tell refuses who would be charged, and nobody
 // who is refused for another reason, spends nothing, or is only watched.
 func TestAdmitAnInvalidAmount(t *testing.T) {

@@ -138,10 +138,30 @@ func (t *Ticket) free(ctx context.Context, r Result) {
 				n = t.measure(rule.Frees[j].Kind, r)
 			}
 			key := quota.Key{Digest: e.Digest(), Name: rule.Frees[j].Metric, Space: quota.SpaceUsage, Period: quota.PeriodNone}
-			if n > 0 && !slices.ContainsFunc(t.receipts, func(r quota.Receipt) bool { return r.Key == key }) {
+			if n > 0 && !slices.ContainsFunc(t.receipts, func(r quota.Receipt) bool { return r.Key == key }) && t.freesFirst(ctx, rule, key) {
 				t.receipts = append(t.receipts, quota.Receipt{Key: key, Account: e.Account, Amount: n, Free: true})
 			}
 		}
 	}
 	t.giveBack(ctx)
+}
+
+// freesFirst reports whether a repeated request has not freed the level before. It is
+// remembered as the Once of a rate that nobody is held to and no config can name.
+func (t *Ticket) freesFirst(ctx context.Context, rule *quota.Applied, level quota.Key) bool {
+	if rule.Once == (quota.Digest{}) {
+		return true
+	}
+	mark := []quota.Charge{{
+		Key:   quota.Key{Digest: level.Digest, Name: "free " + level.Name},
+		Limit: quota.Limit{Max: quota.MaxAmount, Window: time.Second}, Cost: 1, Once: rule.Once,
+	}}
+	var d quota.Decision
+	if err := t.gate.rt.engine.Reserve(context.WithoutCancel(ctx), mark, &d); err != nil {
+		t.gate.rt.Stats.CounterFailures.Add(1)
+		t.gate.rt.Stats.fault("counters", err)
+		t.gate.log.Error("nobody knows whether a repeated request has freed before; it frees nothing", zap.Error(err))
+		return false
+	}
+	return d.Outcomes[0].Charged > 0
 }

@@ -4,13 +4,18 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"log"
 	"net"
+	"net/http"
+	"net/http/httptest"
 	"net/netip"
 	"os"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/quotagate/quotagate/caddymodule/gatetest"
 	"golang.org/x/sys/unix"
 )
 
@@ -100,5 +105,51 @@ func TestClientLeavesDuringTheDial(t *testing.T) {
 				t.Fatalf("%s: RateLimit = %s after a client left, want r=8 while one is open", method, got)
 			}
 		}
+	}
+}
+
+// A backend that TLS is not agreed on with is not reached: what it would have cost is
+// given back. One that has answered an earlier attempt was reached, and it stays.
+func TestBackendsThatAreNotReached(t *testing.T) {
+	t.Parallel()
+	plain := gatetest.NewBackend(nil).Serve(t)
+	untrusted := httptest.NewTLSServer(http.NotFoundHandler())
+	t.Cleanup(untrusted.Close)
+	untrusted.Config.ErrorLog = log.New(io.Discard, "", 0)
+	busy := gatetest.NewBackend(func(*http.Request) gatetest.Answer { return gatetest.Answer{Status: 503} }).Serve(t)
+	gone := gatetest.FreeAddr(t)
+	backend := func(u string) string { return strings.SplitAfter(u, "://")[1] }
+	g := start(t, "", preamble+`http://:{$PORT} {
+	quota {
+		rule jobs {
+			spend jobs
+		}
+	}
+	handle / {
+		respond 200
+	}
+	reverse_proxy /plain https://`+backend(plain.URL)+`
+	reverse_proxy /untrusted https://`+backend(untrusted.URL)+`
+	reverse_proxy /busy `+backend(busy.URL)+` `+gone+` {
+		lb_policy first
+		lb_retries 1
+		lb_retry_match {
+			expression `+"`{rp.status_code} == 503`"+`
+		}
+		fail_duration 10s
+		unhealthy_status 503
+	}
+}
+`)
+	user := access("unreached")
+	for _, path := range []string{"/plain", "/untrusted"} {
+		g.do("GET", path, user).want(t, 502)
+	}
+	if got := g.do("GET", "/", user).want(t, 200).Header.Get("RateLimit"); !strings.Contains(got, `"jobs/month";r=9;`) {
+		t.Errorf("RateLimit = %s, want r=9: only this one was answered", got)
+	}
+	g.do("GET", "/busy", user).want(t, 502)
+	if got := g.do("GET", "/", user).want(t, 200).Header.Get("RateLimit"); !strings.Contains(got, `"jobs/month";r=7;`) {
+		t.Errorf("RateLimit = %s, want r=7: a backend has answered the one before", got)
 	}
 }

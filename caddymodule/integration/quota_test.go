@@ -309,6 +309,41 @@ func TestStorageRisesAndFalls(t *testing.T) {
 	put(1, false).want(t, 402)
 }
 
+// A deletion that is repeated under its key frees once, wherever it is counted.
+func TestRepeatedDeletionFreesOnce(t *testing.T) {
+	t.Parallel()
+	for name, counters := range map[string]string{"memory": "memory", "redis": "redis " + gatetest.Redis(t).URL()} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			global := strings.Replace(preamble, "quota {", "quota {\n\t\tcounters "+counters, 1)
+			g := start(t, "", strings.Replace(site(gatetest.NewBackend(nil).Serve(t).URL, `	quota {
+		rule upload {
+			match method PUT
+			spend storage_bytes request_bytes
+		}
+		rule delete {
+			match method DELETE
+			idempotent
+			free storage_bytes 100
+		}
+	}
+`), preamble, global, 1))
+			user := access("tidy")
+			r, err := g.try(client(t), "PUT", "/file", user, bytes.NewReader(make([]byte, 500)))
+			if err != nil {
+				t.Fatal(err)
+			}
+			r.want(t, 200)
+			for range 3 {
+				g.do("DELETE", "/file", user, "Idempotency-Key: one").want(t, 200)
+			}
+			g.do("DELETE", "/file", user, "Idempotency-Key: two").want(t, 200)
+			g.do("DELETE", "/file", user).want(t, 200)
+			eventually(t, patience, "300 of 500 are freed", func() bool { return g.used(t, "tidy", "storage_bytes", "none") == 200 })
+		})
+	}
+}
+
 func TestComputeSecondsAreChargedAtTheEnd(t *testing.T) {
 	t.Parallel()
 	b := gatetest.NewBackend(nil)
