@@ -31,7 +31,8 @@ type exchange struct {
 	ticket *gate.Ticket // nil once settled
 	fields answer.Fields
 	denied *quota.Denial
-	origin string // of the request
+	// host and origin are those of the request as it came.
+	host, origin string
 
 	status int // of the final header, 0 before it
 	stream *gate.Stream
@@ -47,7 +48,7 @@ type remaining struct {
 }
 
 func newExchange(h *Handler, w http.ResponseWriter, r *http.Request) *exchange {
-	x := &exchange{h: h}
+	x := &exchange{h: h, host: r.Host}
 	x.ResponseWriter = w
 	if o := r.Header["Origin"]; len(o) > 0 {
 		x.origin = o[0]
@@ -76,7 +77,7 @@ func (x *exchange) final(status int) {
 	header := x.ResponseWriter.Header()
 	x.fields.Apply(header, x.h.headersMode)
 	if x.origin != "" {
-		x.h.cors.Observe(x.origin, header)
+		x.h.cors.Observe(x.host, x.origin, header)
 	}
 }
 
@@ -160,6 +161,9 @@ func (x *exchange) placeholder(key string) (any, bool) {
 		}
 		return x.caller.Entitlement.Account.ID(), true
 	case key == "quota.plan":
+		if x.caller.Principal == nil { // a preflight: nobody has been looked for
+			return "", true
+		}
 		return x.caller.PlanName(), true
 	case key == "quota.rule":
 		if x.denied == nil {

@@ -4,8 +4,10 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
+	"strings"
 
 	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"github.com/quotagate/quotagate/caddymodule/answer"
 	"go.uber.org/zap"
 )
@@ -41,7 +43,7 @@ type Handler struct {
 	denials     *zap.Logger
 	headersMode answer.Mode
 	errorsStyle answer.Style
-	cors        *answer.CORS
+	cors        *answer.Origins
 	metrics     *handlerMetrics
 }
 
@@ -76,6 +78,11 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	}
 	h.app = app.(*App)
 	h.app.judges = true
+	sites, err := h.app.runtime.sites.get()
+	if err != nil {
+		return fmt.Errorf("finding what is known of CORS: %w", err)
+	}
+	h.cors = sites.Of(listens(ctx), h.CORS...)
 	for i, r := range h.Rules {
 		if r == nil {
 			return fmt.Errorf("rules[%d] is null", i)
@@ -89,6 +96,15 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 		h.app.noteMetrics(r)
 	}
 	return nil
+}
+
+// listens is where the server of the handler listens: its name may be another's
+// in the next config.
+func listens(ctx caddy.Context) string {
+	if srv, ok := ctx.Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server); ok {
+		return strings.Join(srv.Listen, " ")
+	}
+	return ""
 }
 
 // noteMetrics remembers what the rule meters, for the app's Start.

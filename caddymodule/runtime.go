@@ -12,13 +12,15 @@ import (
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
+	"github.com/quotagate/quotagate/caddymodule/answer"
 	"github.com/quotagate/quotagate/caddymodule/gate"
 	"github.com/quotagate/quotagate/caddymodule/quota"
 	"go.uber.org/zap"
 )
 
 // pool holds what successive configs share, by key: open records, open
-// counters, and the gate's runtime over a pair of them. Caddy starts a new
+// counters, the gate's runtime over a pair of them, and what backends have said
+// of CORS. Caddy starts a new
 // config before it stops the old one, so what both name is never closed.
 var pool = caddy.NewUsagePool()
 
@@ -71,6 +73,7 @@ type runtime struct {
 	records *resource[Records]
 	engine  *resource[Counters]
 	shared  *resource[*gate.Runtime]
+	sites   *resource[*answer.Sites]
 
 	once sync.Once
 	gate *gate.Gate
@@ -99,6 +102,10 @@ func (a *App) provisionRuntime(ctx caddy.Context) error {
 	counters := "counters|" + a.counters.Key(env.StateDir)
 	rt := &runtime{env: env}
 	a.runtime = rt
+	if err := lend(rt, "cors", &rt.sites,
+		func() (*answer.Sites, error) { return new(answer.Sites), nil }, func(*answer.Sites) error { return nil }); err != nil {
+		return err
+	}
 	if err := lend(rt, records, &rt.records,
 		func() (Records, error) { return a.records.Open(context.Background(), env) }, Records.Close); err != nil {
 		return err

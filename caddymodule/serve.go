@@ -32,7 +32,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 		return nil
 	}
 	if answer.IsPreflight(r) {
-		return next.ServeHTTP(w, r)
+		return next.ServeHTTP(newExchange(h, w, r), r)
 	}
 	g, err := h.app.Gate()
 	if err != nil {
@@ -170,7 +170,6 @@ func (h *Handler) provisionAnswers() {
 	if h.Errors != errorsPass {
 		h.errorsStyle, _ = answer.ParseStyle(h.Errors)
 	}
-	h.cors = answer.NewCORS(h.CORS...)
 	h.metrics = &handlerMetrics{}
 	h.denials = gate.Sampled(h.log, time.Second, 20, 100)
 }

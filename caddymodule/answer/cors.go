@@ -110,36 +110,43 @@ func (c *CORS) learn(origin string, credentials bool) {
 
 // Apply adds to a denial what lets a script of the request's origin read it,
 // where the backend would let it. Headers that stand there already win.
-func (c *CORS) Apply(h http.Header, r *http.Request) {
+func (c *CORS) Apply(h http.Header, r *http.Request) { permit(h, r, c.grants.Load()) }
+
+// permit is Apply by all that is known.
+func permit(h http.Header, r *http.Request, known ...*grants) {
 	origins := r.Header["Origin"]
 	if len(origins) != 1 || origins[0] == "" {
 		return
 	}
-	if _, ok := h[keyAllowOrigin]; !ok {
-		g := c.grants.Load()
-		if g == nil || !g.apply(h, origins[0]) {
-			return
-		}
+	if _, ok := h[keyAllowOrigin]; !ok && !nameOrigin(h, origins[0], known) {
+		return
 	}
 	if _, ok := h[keyExposeHeaders]; !ok {
 		h[keyExposeHeaders] = []string{exposed}
 	}
 }
 
-func (g *grants) apply(h http.Header, origin string) bool {
-	credentials, ok := g.origins[origin]
-	if !ok {
-		if g.any {
-			h[keyAllowOrigin] = []string{"*"}
+// nameOrigin names the origin where it is known, and else says "*" if every origin may read.
+func nameOrigin(h http.Header, origin string, known []*grants) bool {
+	anyone := false
+	for _, g := range known {
+		if g == nil {
+			continue
 		}
-		return g.any
+		if credentials, ok := g.origins[origin]; ok {
+			h[keyAllowOrigin] = []string{origin}
+			if credentials {
+				h[keyAllowCredentials] = []string{"true"}
+			}
+			addVary(h, "Origin")
+			return true
+		}
+		anyone = anyone || g.any
 	}
-	h[keyAllowOrigin] = []string{origin}
-	if credentials {
-		h[keyAllowCredentials] = []string{"true"}
+	if anyone {
+		h[keyAllowOrigin] = []string{"*"}
 	}
-	addVary(h, "Origin")
-	return true
+	return anyone
 }
 
 // IsPreflight reports whether the request is a CORS preflight (Fetch, 4.9): it
