@@ -6,7 +6,6 @@ import (
 	"strconv"
 
 	"github.com/caddyserver/caddy/v2"
-	"github.com/quotagate/quotagate/caddymodule/gate"
 	"github.com/quotagate/quotagate/caddymodule/quota"
 )
 
@@ -37,10 +36,8 @@ func (r *Rule) matches(req *http.Request) (bool, error) {
 // apply appends the matched rules, completed with what only this request knows.
 func (h *Handler) apply(applied []quota.Applied, x *exchange, r *http.Request, matched []*Rule) ([]quota.Applied, error) {
 	for _, rule := range matched {
-		if rule.keyHeader != "" && !rule.rule.Shadow && gate.Equivocal(r.Header, rule.keyHeader) {
-			d := quota.Refuse(quota.CodeBadRequest)
-			d.Rule, d.Message = rule.Name, "The header "+rule.keyHeader+" can be read in two ways"
-			return nil, d
+		if err := rule.equivocal(r); err != nil {
+			return nil, err
 		}
 		applied = append(applied, quota.Applied{
 			Rule: rule.rule, Key: rule.key(r, x.repl),

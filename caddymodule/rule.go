@@ -51,9 +51,9 @@ type Rule struct {
 	matchers caddyhttp.MatcherSets
 	rule     *quota.Rule
 	byText   string // the canonical header name or the placeholder
-	// keyHeader is the header that says whose counters the limits use, by itself or
-	// as a placeholder; empty for other rules. A request must not equivocate with it.
-	keyHeader string
+	// keyParts say whose counters the limits use; none for rules by user, account or
+	// address. A request must not equivocate with them.
+	keyParts []keyPart
 
 	// Amounts of rule.Spends and rule.Frees that every request shares; dynamic if some differ.
 	spendAmounts, freeAmounts []int64
@@ -133,10 +133,8 @@ func (r *Rule) compile() {
 	r.byText = r.ByText
 	if c.By == quota.ByHeader {
 		r.byText = http.CanonicalHeaderKey(r.ByText)
-		r.keyHeader = r.byText
-	} else if name, ok := strings.CutPrefix(r.ByText, "{http.request.header."); ok {
-		r.keyHeader = http.CanonicalHeaderKey(strings.TrimSuffix(name, "}"))
 	}
+	r.keyParts = keyParts(c.By, r.byText)
 	r.rule = c
 	r.prepare()
 }

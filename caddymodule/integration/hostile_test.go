@@ -69,7 +69,7 @@ func TestUpgradesToHTTPAreNotPassedOn(t *testing.T) {
 // A rule by a header counts by what the backend reads, or not at all.
 func TestKeyHeadersAreReadOneWay(t *testing.T) {
 	t.Parallel()
-	for _, by := range []string{"header X-Tenant", "{header.X-Tenant}"} {
+	for _, by := range []string{"header X-Tenant", "{header.X-Tenant}", "{header.X-Region}{header.X-Tenant}{query.tenant}"} {
 		b := gatetest.NewBackend(nil)
 		g := start(t, "", site(b.Serve(t).URL, `	quota {
 		rule tenant {
@@ -91,6 +91,9 @@ func TestKeyHeadersAreReadOneWay(t *testing.T) {
 			}
 		}
 		g.do("GET", "/", "", "X-Tenant: other").want(t, 200)
+		if strings.Contains(by, "query") {
+			g.do("GET", "/?tenant=fresh&tenant=real", "").want(t, 400)
+		}
 		if n := b.Count(nil); n != 4 {
 			t.Errorf("by %s: the backend saw %d requests, want 4", by, n)
 		}
