@@ -206,6 +206,10 @@ func id(v *value) (string, error) {
 	if hasControl(v.text) {
 		return "", errors.New("holds a control character")
 	}
+	if strings.TrimSpace(v.text) != v.text {
+		// On the way to a backend it would become another's.
+		return "", errors.New("begins or ends with white space")
+	}
 	return v.text, nil
 }
 
