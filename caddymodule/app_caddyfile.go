@@ -76,11 +76,7 @@ func (a *App) options() map[string]option {
 			a.CountersRaw, err = parseGuest(d, "counters", "quota.counters", "engine")
 			return err
 		}},
-		"verify": {usage: "verify <kind> ...", repeat: true, parse: func(d *caddyfile.Dispenser) error {
-			raw, err := parseGuest(d, "verify", "quota.verifiers", "kind")
-			a.VerifiersRaw = append(a.VerifiersRaw, raw)
-			return err
-		}},
+		"verify":       {usage: "verify <kind> ...", repeat: true, parse: a.verifierParser()},
 		"entitlements": {parse: a.Entitlements.parse},
 		"default_plan": {usage: "default_plan <plan>", min: 1, max: 1, setAt: a.setDefaultPlan},
 		"ip_prefix":    {usage: "ip_prefix <ipv4 bits> <ipv6 bits>", min: 2, max: 2, set: a.IPPrefix.set},
@@ -89,6 +85,33 @@ func (a *App) options() map[string]option {
 		"host":         {parse: a.Host.parse},
 		"host_redis":   {usage: "host_redis <url>", min: 1, max: 1, set: text(&a.HostRedis, unlessPlaceholder(checkRedisURL))},
 		"log_subjects": {usage: "log_subjects on | off", min: 1, max: 1, set: onOff(&a.LogSubjects)},
+	}
+}
+
+// verifierParser reads one verifier after the other, each of which has a name of
+// its own, if it has one, and does something else than those before.
+func (a *App) verifierParser() func(d *caddyfile.Dispenser) error {
+	lines := make(map[string]int)
+	return func(d *caddyfile.Dispenser) error {
+		at := *d
+		raw, err := parseGuest(d, "verify", "quota.verifiers", "kind")
+		if err != nil {
+			return err
+		}
+		if first, dup := lines[string(raw)]; dup {
+			return at.Errf("duplicate verifier: the same stands in line %d already; keep one of them", first)
+		}
+		var guest struct{ Kind, Name string }
+		if json.Unmarshal(raw, &guest) == nil && guest.Name != "" {
+			title := guest.Kind + " " + guest.Name
+			if first, dup := lines[title]; dup {
+				return at.Errf("duplicate verifier %q: it stands in line %d already; give one of them another name", title, first)
+			}
+			lines[title] = at.Line()
+		}
+		lines[string(raw)] = at.Line()
+		a.VerifiersRaw = append(a.VerifiersRaw, raw)
+		return nil
 	}
 }
 

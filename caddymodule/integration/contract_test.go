@@ -26,12 +26,10 @@ type grammar struct {
 // one of them stands for lines of a block of its own, described elsewhere.
 type line struct {
 	written []string
-	repeat  bool // it may stand more than once
 	open    bool // any number of arguments
 }
 
 func one(written ...string) line  { return line{written: written} }
-func many(written ...string) line { return line{written: written, repeat: true} }
 func list(written ...string) line { return line{written: written, open: true} }
 
 const (
@@ -48,7 +46,7 @@ var contract = []grammar{
 		one("counters memory", "counters redis {env.QUOTA_REDIS_URL}", "counters redis redis://localhost", "counters redis rediss://localhost:6380/1",
 			"counters redis unix:///run/redis.sock", "counters redis redis+sentinel://a:26379,b:26379/master", "counters redis redis+cluster://a:6379,b:6379",
 			"counters redis redis+cluster://a:6379 redis+cluster://b:6379"),
-		many("verify jwt {\nsecret {env.JWT_SECRET}\nalgorithms HS256\n}", "verify jwt users {\nsecret {env.JWT_SECRET}\nalgorithms HS256\n}"),
+		one("verify jwt {\nsecret {env.JWT_SECRET}\nalgorithms HS256\n}", "verify jwt users {\nsecret {env.JWT_SECRET}\nalgorithms HS256\n}"),
 		one("entitlements {\nttl 60s\nstale 10m\nsize 100000\n}"),
 		one("default_plan free", "default_plan gold"), one("ip_prefix 32 64"), one("upgrade_url https://app.example.com/pricing"),
 		one("on_outage allow", "on_outage deny"), one("host_redis redis://localhost"), one("log_subjects off", "log_subjects on"),
@@ -71,7 +69,7 @@ var contract = []grammar{
 	}},
 	{"verify jwt", fmt.Sprintf(inOption, "verify jwt {\nsecret {env.JWT_SECRET}\nalgorithms HS256\n%s\n}"), []line{
 		one("issuer https://issuer.example"), list("audience a", "audience a b"), one("leeway 30s"), one("scheme Bearer"), one("cookie session"),
-		one("user_claim sub"), one("org_claim org_id"), one("session_claim sid"), many("require type access"),
+		one("user_claim sub"), one("org_claim org_id"), one("session_claim sid"), one("require type access"),
 	}},
 	{"verify jwt's keys", fmt.Sprintf(inOption, "verify jwt {\nalgorithms HS256 HS384 HS512\n%s\n}"), []line{
 		one("secret {env.JWT_SECRET}", "secret a-secret-that-is-long-enough-for-all-of-the-three-algorithms-that-are-named-above"), one("secret_file testdata/adapt/secret.txt"),
@@ -83,17 +81,17 @@ var contract = []grammar{
 		list("algorithms RS256 RS384 RS512 PS256 PS384 PS512 ES256 ES384 ES512 EdDSA"),
 	}},
 	{"the directive", inDirective, []line{
-		many("rule r {\n}", "rule r"), one("anonymous allow", "anonymous deny"), one("forward_identity on", "forward_identity off"),
+		one("rule r {\n}", "rule r"), one("anonymous allow", "anonymous deny"), one("forward_identity on", "forward_identity off"),
 		one("headers draft", "headers legacy", "headers both", "headers off"), one("errors fastapi", "errors problem", "errors pass"),
 	}},
 	{"rule", inRule, []line{
 		one("match {\nmethod POST\npath /jobs /jobs/*\nnot header X-Internal *\n}", "match {\nexpression path('/x')\n}"),
 		one("by user", "by account", "by ip", "by header X-Tenant", "by {http.request.uri.query.tenant}"),
-		many("limit api", "limit api 60/1m", "limit 2fa 10/1h", "limit password_reset 0/1d", "limit x 5/10ms"),
-		many("spend jobs", "spend jobs 3", "spend storage_bytes request_bytes", "spend compute_seconds response_seconds", "spend tokens {header.X-Tokens}"),
-		many("free storage_bytes 10", "free storage_bytes {http.reverse_proxy.header.X-Freed}"),
+		one("limit api", "limit api 60/1m", "limit 2fa 10/1h", "limit password_reset 0/1d", "limit x 5/10ms"),
+		one("spend jobs", "spend jobs 3", "spend storage_bytes request_bytes", "spend compute_seconds response_seconds", "spend tokens {header.X-Tokens}"),
+		one("free storage_bytes 10", "free storage_bytes {http.reverse_proxy.header.X-Freed}"),
 		one("idempotent"), one("invalid_token deny", "invalid_token anonymous"), list("refund_unless 2xx", "refund_unless 2xx 3xx", "refund_unless never"),
-		many("require user", "require feature api_access", "require scope jobs:write"), one("on_outage allow", "on_outage deny"), one("mode enforce", "mode shadow"),
+		one("require user", "require feature api_access", "require scope jobs:write"), one("on_outage allow", "on_outage deny"), one("mode enforce", "mode shadow"),
 	}},
 	{"quota_profile", ":8080 {\n\tquota_profile /v1/auth/me {\n%s\n}\n}\n", []line{one("field subscription"), one("max_size 1MB")}},
 	{"quota_companion", inCompanion, []line{
@@ -101,7 +99,7 @@ var contract = []grammar{
 		one("billing fake", "billing stripe {\napi_key {env.STRIPE_API_KEY}\nwebhook_secret {env.STRIPE_WEBHOOK_SECRET}\n}"),
 	}},
 	{"billing stripe", fmt.Sprintf(inCompanion, "billing stripe {\napi_key {env.STRIPE_API_KEY}\nwebhook_secret {env.STRIPE_WEBHOOK_SECRET}\n%s\n}"), []line{
-		many("price pro {env.STRIPE_PRICE_ID_PRO}"), one("api_base http://localhost:1"),
+		one("price pro {env.STRIPE_PRICE_ID_PRO}"), one("api_base http://localhost:1"),
 		one("success_url https://app.example.com/done"), one("cancel_url https://app.example.com/pricing"),
 	}},
 }
@@ -124,8 +122,8 @@ func refused(t *testing.T, config string) {
 	}
 }
 
-// Whatever the contract lists is accepted as it stands there. A word too many, an
-// option that stands twice, and one that nobody knows are errors with file and line.
+// Whatever the contract lists is accepted as it stands there. A word too many, a
+// line that stands twice, and an option that nobody knows are errors with file and line.
 func TestCaddyfileContract(t *testing.T) {
 	t.Parallel()
 	for _, g := range contract {
@@ -147,9 +145,7 @@ func TestCaddyfileContract(t *testing.T) {
 				if !l.open && !strings.HasPrefix(first, "match ") && !strings.HasPrefix(first, "verify jwt {") {
 					refused(t, in(mark(head+" surplus surplus"+block, 0)))
 				}
-				if !l.repeat {
-					refused(t, in(first+"\n"+mark(first, 0)))
-				}
+				refused(t, in(first+"\n"+mark(first, 0)))
 			}
 		})
 	}

@@ -68,6 +68,9 @@ func (v *Verifier) unmarshalOption(d *caddyfile.Dispenser, option string) error 
 		if v.Audience = d.RemainingArgs(); len(v.Audience) == 0 {
 			return d.ArgErr()
 		}
+		if err := v.checkClaims(); err != nil {
+			return d.Errf("verify jwt: %w", err)
+		}
 		return nil
 	case "leeway":
 		return v.unmarshalLeeway(d)

@@ -230,8 +230,13 @@ func (v *Verifier) checkClaims() error {
 			}
 		}
 	}
-	if slices.Contains(v.Audience, "") {
-		return errors.New("an audience is empty")
+	for i, aud := range v.Audience {
+		if aud == "" {
+			return errors.New("an audience is empty")
+		}
+		if slices.Contains(v.Audience[:i], aud) {
+			return fmt.Errorf("audience names %q twice; keep one of them", aud)
+		}
 	}
 	return nil
 }
