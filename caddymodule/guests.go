@@ -60,6 +60,13 @@ type Counters interface {
 	io.Closer
 }
 
+// Evicter is implemented by counters in a store that may be set up so that it
+// forgets some of them by itself, and with them limits.
+type Evicter interface {
+	// MayEvict reports whether it is, as far as is known. It does no I/O.
+	MayEvict() bool
+}
+
 // Env is what the host lends to a guest that is opened. It outlives the config
 // that opened it, so nothing in it belongs to one.
 type Env struct {

@@ -33,8 +33,13 @@ var (
 	}, func() float64 { return 1 })
 )
 
-// running is the runtime that the gauges look at: that of the newest config.
-var running atomic.Pointer[gate.Runtime]
+// running is what the gauges look at: the runtime of the newest config, and its counters.
+var running atomic.Pointer[observed]
+
+type observed struct {
+	*gate.Runtime
+	counters Counters
+}
 
 // collectors are all of ours.
 func collectors() []prometheus.Collector {

@@ -11,18 +11,25 @@ type runtimeCollector struct{}
 type statistic struct {
 	desc  *prometheus.Desc
 	kind  prometheus.ValueType
-	value func(*gate.Runtime) float64
+	value func(*observed) float64
 }
 
 func counter(name, help string, value func(*gate.Stats) int64) statistic {
 	return statistic{
 		prometheus.NewDesc("quotagate_"+name, help, nil, nil), prometheus.CounterValue,
-		func(rt *gate.Runtime) float64 { return float64(value(rt.Stats)) },
+		func(rt *observed) float64 { return float64(value(rt.Stats)) },
 	}
 }
 
-func gauge(name, help string, value func(*gate.Runtime) float64) statistic {
+func gauge(name, help string, value func(*observed) float64) statistic {
 	return statistic{prometheus.NewDesc("quotagate_"+name, help, nil, nil), prometheus.GaugeValue, value}
+}
+
+func flag(on bool) float64 {
+	if on {
+		return 1
+	}
+	return 0
 }
 
 var statistics = []statistic{
@@ -49,18 +56,20 @@ var statistics = []statistic{
 	counter("counters_outages_total", "Times that the counters went out of reach.",
 		func(s *gate.Stats) int64 { return s.BreakerOpened.Load() }),
 	gauge("counters_out_of_reach", "1 while the counters are out of reach and limits are kept in this process, else 0.",
-		func(rt *gate.Runtime) float64 {
-			if rt.Outage() != nil {
-				return 1
-			}
-			return 0
+		func(rt *observed) float64 {
+			return flag(rt.Outage() != nil)
+		}),
+	gauge("counters_may_be_evicted", "1 while the store of the counters is set up so that it may evict some, else 0.",
+		func(rt *observed) float64 {
+			store, ok := rt.counters.(Evicter)
+			return flag(ok && store.MayEvict())
 		}),
 	counter("local_admitted_total", "Requests admitted in this process while the counters were out of reach.",
 		func(s *gate.Stats) int64 { return s.LocalAdmitted.Load() }),
 	counter("local_denied_total", "Requests denied in this process while the counters were out of reach.",
 		func(s *gate.Stats) int64 { return s.LocalDenied.Load() }),
 	gauge("gateways", "Gateways that share the limits, as far as this one knows.",
-		func(rt *gate.Runtime) float64 { return float64(rt.Gateways()) }),
+		func(rt *observed) float64 { return float64(rt.Gateways()) }),
 	counter("epochs_reaped_total", "Epochs of dead gateways that this one closed.",
 		func(s *gate.Stats) int64 { return s.EpochsReaped.Load() }),
 	counter("epochs_copied_total", "Epochs of dead gateways whose usage this one copied from the counters.",
@@ -74,13 +83,13 @@ var statistics = []statistic{
 	counter("streams_closed_total", "Open streams closed because their caller was suspended or revoked.",
 		func(s *gate.Stats) int64 { return s.StreamsClosed.Load() }),
 	gauge("entitlement_cache_entries", "Accounts in the cache.",
-		func(rt *gate.Runtime) float64 { return float64(rt.Entitlements.Len()) }),
+		func(rt *observed) float64 { return float64(rt.Entitlements.Len()) }),
 	gauge("applied_change", "Number of the newest change that requests are judged by.",
-		func(rt *gate.Runtime) float64 { return float64(rt.Entitlements.Applied()) }),
+		func(rt *observed) float64 { return float64(rt.Entitlements.Applied()) }),
 	gauge("open_streams", "Open streams of known callers.",
-		func(rt *gate.Runtime) float64 { return float64(rt.Streams.Len()) }),
+		func(rt *observed) float64 { return float64(rt.Streams.Len()) }),
 	gauge("usage_flush_lag_seconds", "Seconds since usage was last written to the records.",
-		func(rt *gate.Runtime) float64 { return rt.Stats.FlushLag().Seconds() }),
+		func(rt *observed) float64 { return rt.Stats.FlushLag().Seconds() }),
 }
 
 var faultsDesc = prometheus.NewDesc("quotagate_counters_faults_total", "Failed calls of the counters, by kind.", []string{"kind"}, nil)

@@ -147,7 +147,7 @@ func (a *App) newShared(env Env) (*gate.Runtime, error) {
 		return nil, err
 	}
 	rt.Start(context.Background())
-	running.Store(rt)
+	running.Store(&observed{rt, counters})
 	return rt, nil
 }
 
@@ -155,7 +155,9 @@ func stopShared(rt *gate.Runtime) error {
 	ctx, cancel := context.WithTimeout(context.Background(), stopTimeout)
 	defer cancel()
 	rt.Stop(ctx)
-	running.CompareAndSwap(rt, nil)
+	if o := running.Load(); o != nil && o.Runtime == rt {
+		running.CompareAndSwap(o, nil)
+	}
 	return nil
 }
 

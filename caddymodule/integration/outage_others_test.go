@@ -75,5 +75,8 @@ func TestRedisThatEvicts(t *testing.T) {
 	if !strings.Contains(g.logged(), "set maxmemory-policy noeviction") {
 		t.Error("the log does not say what to do")
 	}
+	if m := g.metric(t, "quotagate_counters_may_be_evicted"); m != "1" {
+		t.Errorf("quotagate_counters_may_be_evicted = %s, want 1", m)
+	}
 	g.do("GET", "/items", access("u")).want(t, 200)
 }

@@ -30,6 +30,13 @@ type health struct {
 
 func (h *health) failed(error) { h.faults.Add(1) }
 
+// unfit is why Redis is not set up as it must be, as far as is known.
+func (h *health) unfit() error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.policy
+}
+
 // maintain settles what is in doubt, renews the epoch and looks at Redis.
 func (e *Engine) maintain(ctx context.Context) {
 	t := time.NewTicker(upkeepEvery)
@@ -118,10 +125,11 @@ func (e *Engine) Ping(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	e.health.mu.Lock()
-	defer e.health.mu.Unlock()
-	return e.health.policy
+	return e.health.unfit()
 }
+
+// MayEvict reports whether Redis may evict counters. It is caddymodule.Evicter's.
+func (e *Engine) MayEvict() bool { return e.health.unfit() != nil }
 
 // Probe reports whether Reserve would succeed on every server, and settles the
 // calls that are in doubt, as far as ctx leaves time. It is gate.Prober's.

@@ -224,4 +224,5 @@ var (
 	_ caddyfile.Unmarshaler     = (*Module)(nil)
 	_ caddymodule.CountersGuest = (*Module)(nil)
 	_ caddymodule.Counters      = (*Engine)(nil)
+	_ caddymodule.Evicter       = (*Engine)(nil)
 )

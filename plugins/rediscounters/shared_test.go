@@ -412,6 +412,9 @@ func TestPolicy(t *testing.T) {
 		if (err != nil) != wrong || (wrong && !strings.Contains(err.Error(), "noeviction")) {
 			t.Errorf("%s: %v", policy, err)
 		}
+		if e.MayEvict() != wrong {
+			t.Errorf("%s: may evict: %t", policy, !wrong)
+		}
 	}
 	s.Kill(t)
 	if err := e.Ping(t.Context()); err == nil {
