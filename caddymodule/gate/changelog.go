@@ -1,6 +1,7 @@
 package gate
 
 import (
+	"context"
 	"sync"
 	"sync/atomic"
 
@@ -15,6 +16,7 @@ type changelog struct {
 	n         int   // changes added since the last one of AllSubjects
 	forgotten int64 // the newest number that has left the ring
 	applied   atomic.Int64
+	moved     chan struct{} // closed when more is applied; nil: nobody waits
 	// generation counts the changes that concern everyone.
 	generation atomic.Uint64
 	// plans is the newest change of any plan. It concerns every account: a plan
@@ -33,6 +35,37 @@ type mark struct {
 func (l *changelog) mark() mark {
 	applied := l.applied.Load()
 	return mark{l.generation.Load(), applied}
+}
+
+// await returns when the changes up to seq have been applied, or ctx ends.
+func (l *changelog) await(ctx context.Context, seq int64) {
+	for {
+		l.mu.Lock()
+		if l.applied.Load() >= seq {
+			l.mu.Unlock()
+			return
+		}
+		if l.moved == nil {
+			l.moved = make(chan struct{})
+		}
+		moved := l.moved
+		l.mu.Unlock()
+		select {
+		case <-moved:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// apply is called with mu held, when all up to seq was added: whoever reads the
+// number is judged by what it stands for.
+func (l *changelog) apply(seq int64) {
+	l.applied.Store(seq)
+	if l.moved != nil {
+		close(l.moved)
+		l.moved = nil
+	}
 }
 
 // add is called with mu held, and reports whether the change names one account.

@@ -43,8 +43,8 @@ type Bus interface {
 	// retries). It may deliver a change twice, and AllSubjects where it may have
 	// missed some, or where the records were replaced by older ones: it is then
 	// numbered below after, and numbers go on from there. deliver with no changes
-	// says that the connection lives.
-	Watch(ctx context.Context, after int64, deliver func([]quota.Change)) error
+	// says that the connection lives. What look holds has it look for changes at once.
+	Watch(ctx context.Context, after int64, look <-chan struct{}, deliver func([]quota.Change)) error
 }
 
 // UsageStore keeps usage in the records.

@@ -237,8 +237,7 @@ func (c *Entitlements) apply(changes []quota.Change) {
 			e.Value.changed.Store(true)
 		}
 	}
-	// Last, so that whoever reads the number is judged by what it stands for.
-	c.changes.applied.Store(applied)
+	c.changes.apply(applied)
 }
 
 // Applied is the number of the newest change that this cache has seen: every

@@ -131,7 +131,7 @@ func (r *fakeRecords) Latest(context.Context) (int64, error) {
 	return r.seq, nil
 }
 
-func (r *fakeRecords) Watch(ctx context.Context, after int64, deliver func([]quota.Change)) error {
+func (r *fakeRecords) Watch(ctx context.Context, after int64, _ <-chan struct{}, deliver func([]quota.Change)) error {
 	for {
 		if r.onWatch != nil {
 			if err := r.onWatch(); err != nil {

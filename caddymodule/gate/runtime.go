@@ -4,6 +4,7 @@ import (
 	"context"
 	"math/rand/v2"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/quotagate/quotagate/caddymodule/quota"
@@ -66,6 +67,9 @@ type Runtime struct {
 	owed     *owed
 	log      *zap.Logger
 
+	look chan struct{} // has a place for one: the watcher looks for changes at once
+	deaf atomic.Bool   // the watch has failed, and has not begun again
+
 	stop context.CancelFunc
 	wg   sync.WaitGroup
 }
@@ -79,7 +83,7 @@ func NewRuntime(o Options) (*Runtime, error) {
 		o.Observe = func(string, time.Duration) {}
 	}
 	o.Log = sparing(o.Log)
-	rt := &Runtime{Stats: &Stats{observe: o.Observe}, usage: o.Usage, bus: o.Bus, log: o.Log}
+	rt := &Runtime{Stats: &Stats{observe: o.Observe}, usage: o.Usage, bus: o.Bus, log: o.Log, look: make(chan struct{}, 1)}
 	rt.engine, rt.guard = guard(o.Engine, rt.Stats, o.Log)
 	rt.refills = newRefills(rt)
 	rt.owed = newOwed(rt, o.Engine)
@@ -142,7 +146,7 @@ func (rt *Runtime) watch(ctx context.Context) {
 	const least, most = 150 * time.Millisecond, 350 * time.Millisecond
 	for {
 		first := true
-		err := rt.bus.Watch(ctx, rt.Entitlements.Applied(), func(changes []quota.Change) {
+		err := rt.bus.Watch(ctx, rt.Entitlements.Applied(), rt.look, func(changes []quota.Change) {
 			if first {
 				first = false
 				rt.recorder.again()
@@ -165,12 +169,14 @@ func (rt *Runtime) watch(ctx context.Context) {
 }
 
 func (rt *Runtime) watchFailed(err error) {
+	rt.deaf.Store(true)
 	rt.Stats.WatchFailures.Add(1)
 	rt.Stats.fault("records", err)
 	rt.log.Warn("watching the records for changes failed; trying again", zap.Error(err))
 }
 
 func (rt *Runtime) apply(changes []quota.Change) {
+	rt.deaf.Store(false)
 	if len(changes) == 0 {
 		return
 	}
@@ -180,6 +186,27 @@ func (rt *Runtime) apply(changes []quota.Change) {
 	rt.forget(charged(changes))
 	rt.Entitlements.apply(changes)
 	rt.Streams.wake()
+}
+
+// CatchUp returns when the requests of this process are judged by all that was
+// changed in the records before, or after two seconds. While the records cannot
+// be watched it waits for nothing: everything cached is in doubt then.
+func (rt *Runtime) CatchUp(ctx context.Context) {
+	if rt.deaf.Load() {
+		rt.Entitlements.Drop()
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, loadTimeout)
+	defer cancel()
+	newest, err := rt.bus.Latest(ctx)
+	if err != nil {
+		return
+	}
+	select {
+	case rt.look <- struct{}{}:
+	default: // it is about to look
+	}
+	rt.Entitlements.changes.await(ctx, newest)
 }
 
 // forget tells the counters, several calls at once: each may be a round trip, and

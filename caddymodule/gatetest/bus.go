@@ -63,7 +63,7 @@ func (h BusHarness) watch(t *testing.T, after int64) *watcher {
 	ctx, stop := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
 	go func() {
-		ended <- h.Bus.Watch(ctx, after, func(cs []quota.Change) {
+		ended <- h.Bus.Watch(ctx, after, nil, func(cs []quota.Change) {
 			w.mu.Lock()
 			w.changes = append(w.changes, cs...)
 			w.mu.Unlock()
@@ -307,7 +307,7 @@ func testRolledBack(t *testing.T, h BusHarness) {
 func testWatchEnds(t *testing.T, h BusHarness) {
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
-	go func() { ended <- h.Bus.Watch(ctx, 0, func([]quota.Change) { cancel() }) }()
+	go func() { ended <- h.Bus.Watch(ctx, 0, nil, func([]quota.Change) { cancel() }) }()
 	select {
 	case err := <-ended:
 		if err != nil {
@@ -316,7 +316,7 @@ func testWatchEnds(t *testing.T, h BusHarness) {
 	case <-time.After(noticeWithin):
 		t.Error("a watch goes on after its context has ended")
 	}
-	if err := h.Bus.Watch(ctx, 0, func([]quota.Change) { t.Error("delivered after the end") }); err != nil {
+	if err := h.Bus.Watch(ctx, 0, nil, func([]quota.Change) { t.Error("delivered after the end") }); err != nil {
 		t.Errorf("a watch that never began: %v", err)
 	}
 }

@@ -68,16 +68,17 @@ const aliveEvery = time.Second
 
 // Poll is the loop of gate.Bus.Watch for a guest that can ask cheaply whether
 // anything was written: every interval it calls moved, and where that says yes it
-// delivers the changes above after. It ends with nil when ctx does, else with the
-// first fault. moved must say yes the first time.
-func (s *Store) Poll(ctx context.Context, after int64, every time.Duration,
+// delivers the changes above after. What look holds has it deliver them at once.
+// It ends with nil when ctx does, else with the first fault. moved must say yes
+// the first time.
+func (s *Store) Poll(ctx context.Context, after int64, every time.Duration, look <-chan struct{},
 	moved func(context.Context) (bool, error), deliver func([]quota.Change)) error {
 	ticker := time.NewTicker(every)
 	defer ticker.Stop()
 	var alive time.Time
-	for {
+	for asked := false; ; {
 		yes, err := moved(ctx)
-		if err == nil && yes {
+		if err == nil && (yes || asked) {
 			after, err = s.deliver(ctx, after, deliver)
 		}
 		switch {
@@ -90,9 +91,12 @@ func (s *Store) Poll(ctx context.Context, after int64, every time.Duration,
 			alive = now
 			deliver(nil)
 		}
+		asked = false
 		select {
 		case <-ctx.Done():
 			return nil
+		case <-look:
+			asked = true
 		case <-ticker.C:
 		}
 	}

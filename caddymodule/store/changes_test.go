@@ -47,3 +47,40 @@ func TestFollowWaitsForItsReceiver(t *testing.T) {
 		}
 	})
 }
+
+// Whoever asks for changes has them at once, whatever the interval, and also where
+// the guest sees no sign of them.
+func TestPollLooksWhenAsked(t *testing.T) {
+	t.Parallel()
+	db, err := sql.Open("sqlite", store.SQLiteDSN(filepath.Join(t.TempDir(), "quota.db")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = db.Close() }()
+	if err := store.Migrate(t.Context(), db, store.SQLite, "up", io.Discard); err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithTimeout(t.Context(), 10*time.Second)
+	defer stop()
+	records := store.ForCompanion(store.New(db, store.Options{Engine: store.SQLite}))
+	looks, look := 0, make(chan struct{}, 1)
+	first := func(context.Context) (bool, error) { looks++; return looks == 1, nil }
+	seen := map[quota.Subject]bool{}
+	err = records.Poll(ctx, 0, time.Hour, look, first, func(cs []quota.Change) {
+		for _, c := range cs {
+			seen[c.Subject] = true
+		}
+		switch {
+		case seen["user:ann"]:
+			stop()
+		case len(cs) == 0: // all is told that was there
+			if err := records.RevokeSessions(ctx, "ann", "root"); err != nil {
+				t.Error(err)
+			}
+			look <- struct{}{}
+		}
+	})
+	if err != nil || !seen["user:ann"] {
+		t.Errorf("seen %v: %v", seen, err)
+	}
+}

@@ -28,9 +28,9 @@ func TestPostgresStore(t *testing.T) {
 // polled is a bus that asks the database every 20 ms.
 type polled struct{ *store.Store }
 
-func (p polled) Watch(ctx context.Context, after int64, deliver func([]quota.Change)) error {
+func (p polled) Watch(ctx context.Context, after int64, look <-chan struct{}, deliver func([]quota.Change)) error {
 	always := func(context.Context) (bool, error) { return true, nil }
-	return p.Poll(ctx, after, 20*time.Millisecond, always, deliver)
+	return p.Poll(ctx, after, 20*time.Millisecond, look, always, deliver)
 }
 
 func TestPostgresBus(t *testing.T) {

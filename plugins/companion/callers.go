@@ -20,6 +20,14 @@ func (a *App) Identify(r *http.Request) (gate.Caller, error) {
 	return caddymodule.Identify(g, r)
 }
 
+// CatchUp returns when this process judges requests by what was changed before, as
+// gate.Runtime.CatchUp does.
+func (a *App) CatchUp(ctx context.Context) {
+	if g, err := a.quota.Gate(); err == nil {
+		g.Runtime().CatchUp(ctx)
+	}
+}
+
 // Peek asks the counters what the charges would find, and takes nothing.
 func (a *App) Peek(ctx context.Context, account quota.Subject, cs []quota.Charge, d *quota.Decision) error {
 	g, err := a.quota.Gate()

@@ -34,6 +34,7 @@ type listener struct {
 	// begun: it listens from now on, and what was changed before has to be looked for.
 	begun atomic.Bool
 	deaf  chan struct{} // has a place for one: connect again
+	look  <-chan struct{}
 
 	// Of wait alone.
 	seen   int64 // what the look before had found
@@ -41,15 +42,15 @@ type listener struct {
 	missed int
 }
 
-func newListener(r *Records) *listener {
+func newListener(r *Records, look <-chan struct{}) *listener {
 	return &listener{
 		config: r.m.listener, every: time.Duration(r.m.PollInterval), log: r.log,
-		told: make(chan struct{}, 1), deaf: make(chan struct{}, 1),
+		told: make(chan struct{}, 1), deaf: make(chan struct{}, 1), look: look,
 	}
 }
 
-// wait returns when a change beyond after was announced, the poll interval is
-// over, or ctx ends.
+// wait returns when a change beyond after was announced, somebody asks to look,
+// the poll interval is over, or ctx ends.
 func (l *listener) wait(ctx context.Context, after int64) {
 	if l.timed && after > l.seen && l.newest.Load() < after {
 		if l.missed++; l.missed == deafAfter {
@@ -67,6 +68,8 @@ func (l *listener) wait(ctx context.Context, after int64) {
 			if l.begun.Swap(false) || l.newest.Load() > after {
 				return
 			}
+		case <-l.look:
+			return
 		case <-timer.C:
 			l.timed = true
 			return

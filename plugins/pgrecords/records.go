@@ -151,8 +151,8 @@ func (r *Records) Latest(ctx context.Context) (int64, error) { return r.store.La
 
 // Watch implements gate.Bus: changes are delivered as their commit is announced,
 // and within the poll interval where the announcement does not come through.
-func (r *Records) Watch(ctx context.Context, after int64, deliver func([]quota.Change)) error {
-	l := newListener(r)
+func (r *Records) Watch(ctx context.Context, after int64, look <-chan struct{}, deliver func([]quota.Change)) error {
+	l := newListener(r, look)
 	ctx, cancel := context.WithCancel(ctx)
 	var listening sync.WaitGroup
 	if r.m.listener != nil {

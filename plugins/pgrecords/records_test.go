@@ -417,7 +417,7 @@ func TestFrozenInTheMiddleOfAFlush(t *testing.T) {
 }
 
 // follow collects what is delivered, and how often a delivery was a sign of life.
-func follow(t *testing.T, r *Records) <-chan quota.Change {
+func follow(t *testing.T, r *Records, look <-chan struct{}) <-chan quota.Change {
 	t.Helper()
 	after, err := r.Latest(t.Context())
 	if err != nil {
@@ -428,7 +428,7 @@ func follow(t *testing.T, r *Records) <-chan quota.Change {
 	ended := make(chan error, 1)
 	alive := make(chan struct{}, 1)
 	go func() {
-		ended <- r.Watch(ctx, after, func(cs []quota.Change) {
+		ended <- r.Watch(ctx, after, look, func(cs []quota.Change) {
 			signal(alive)
 			for _, c := range cs {
 				changes <- c
@@ -479,7 +479,7 @@ func TestAnnouncementsAreCutOff(t *testing.T) {
 	m.DSN = strings.Replace(m.DSN, p.Addr(), gatetest.Postgres(t).Addr(), 1)
 	core, logs := observer.New(zap.InfoLevel)
 	r := openRecords(t, m, caddymodule.Env{Log: zap.New(core)})
-	changes := follow(t, r)
+	changes := follow(t, r, nil)
 	for i, fail := range []func(){p.Down, func() { p.Hang(t) }} {
 		fail()
 		user := fmt.Sprint("cut", i)
@@ -509,7 +509,7 @@ func TestAnnounced(t *testing.T) {
 	t.Parallel()
 	m := &Module{DSN: gatetest.Postgres(t).Database(t), MigrateMode: MigrateAuto, PollInterval: caddy.Duration(time.Hour)}
 	r := openRecords(t, m, caddymodule.Env{})
-	changes := follow(t, r)
+	changes := follow(t, r, nil)
 	db := pool(t, &Module{DSN: m.DSN})
 	var worst time.Duration
 	for i := range 100 {
@@ -524,6 +524,22 @@ func TestAnnounced(t *testing.T) {
 	t.Logf("the slowest of 100 changes was seen after %s", worst)
 }
 
+// Where changes are not announced, and looked for each hour, whoever asks for them has them at once.
+func TestLooksWhenAsked(t *testing.T) {
+	t.Parallel()
+	m := &Module{DSN: gatetest.Postgres(t).Database(t), MigrateMode: MigrateAuto, PollInterval: caddy.Duration(time.Hour), Listen: listenOff}
+	r := openRecords(t, m, caddymodule.Env{})
+	look := make(chan struct{}, 1)
+	changes := follow(t, r, look)
+	db := pool(t, &Module{DSN: m.DSN})
+	for i := range 10 {
+		user := fmt.Sprint("u", i)
+		revoke(t, db, user)
+		look <- struct{}{}
+		expect(t, changes, user)
+	}
+}
+
 // While the database is down, the watch says so, and its caller tries again.
 func TestWatchFails(t *testing.T) {
 	t.Parallel()
@@ -533,7 +549,7 @@ func TestWatchFails(t *testing.T) {
 	p.Down()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
-	if err := r.Watch(ctx, 0, func([]quota.Change) {}); err == nil {
+	if err := r.Watch(ctx, 0, nil, func([]quota.Change) {}); err == nil {
 		t.Error("a watch of a database that is down has no error")
 	}
 }

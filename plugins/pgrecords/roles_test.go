@@ -77,7 +77,7 @@ func TestRoles(t *testing.T) {
 	companionWorks(t, companion)
 	gatewayAdmits(t, gateway)
 	gatewayRecords(t, gateway, pool(t, &Module{DSN: dsn}))
-	changes := follow(t, gateway)
+	changes := follow(t, gateway, nil)
 	if err := companion.RevokeSession(t.Context(), "seen", "s2"); err != nil {
 		t.Fatal(err)
 	}

@@ -131,7 +131,7 @@ func (r *Records) Latest(ctx context.Context) (int64, error) { return r.store.La
 // Watch implements gate.Bus: within 20 ms of a commit by whatever process its
 // changes are delivered, and within 250 ms where the time of the write-ahead log
 // does not tell of it.
-func (r *Records) Watch(ctx context.Context, after int64, deliver func([]quota.Change)) (err error) {
+func (r *Records) Watch(ctx context.Context, after int64, look <-chan struct{}, deliver func([]quota.Change)) (err error) {
 	// data_version moves for what other connections write: this one never writes.
 	conn, err := r.db.Conn(ctx)
 	if err != nil {
@@ -155,7 +155,7 @@ func (r *Records) Watch(ctx context.Context, after int64, deliver func([]quota.C
 	defer func() { err = errors.Join(err, pragma.Close()) }()
 	known := int64(-1)
 	wal := footprint{path: r.file + "-wal"}
-	return r.store.Poll(ctx, after, pollEvery, func(context.Context) (bool, error) {
+	return r.store.Poll(ctx, after, pollEvery, look, func(context.Context) (bool, error) {
 		if wal.quiet(time.Now()) {
 			return false, nil
 		}

@@ -60,7 +60,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 		return err
 	}
 	h.app = app
-	h.server = api.NewServer(app.Identify, ctx.Logger(), api.In(app.Description()))
+	h.server = api.NewServer(app.Identify, ctx.Logger(), api.In(app.Description()), api.CatchUp(app.CatchUp))
 	s := &service{
 		store: app.Store, bootstraps: app.Bootstraps, lists: app.Lists, peek: app.Peek, reset: h.reset, learn: h.learn, local: app.CountsAlone,
 		hostKeys: app.HostKeys(), now: time.Now, log: h.server.Log(),

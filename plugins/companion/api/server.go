@@ -1,6 +1,7 @@
 package api
 
 import (
+	"context"
 	"errors"
 	"net/http"
 	"path"
@@ -29,15 +30,23 @@ type Server struct {
 	identify Identify
 	log      *zap.Logger
 	origins  origins
+	catchUp  func(context.Context)
 }
 
 // Option changes what NewServer makes.
 type Option func(*options)
 
-type options struct{ description *Description }
+type options struct {
+	description *Description
+	catchUp     func(context.Context)
+}
 
 // In makes the server's operations part of a description that others share.
 func In(d *Description) Option { return func(o *options) { o.description = d } }
+
+// CatchUp is called before a change is answered, so that the caller's next request
+// is judged by it.
+func CatchUp(f func(context.Context)) Option { return func(o *options) { o.catchUp = f } }
 
 // NewServer is a server without operations but the one that describes them.
 func NewServer(identify Identify, log *zap.Logger, opts ...Option) *Server {
@@ -50,7 +59,7 @@ func NewServer(identify Identify, log *zap.Logger, opts ...Option) *Server {
 	}
 	// Anybody can send what is refused, as often as he likes.
 	log = gate.Sampled(log, time.Second, 20, 100)
-	s := &Server{mux: http.NewServeMux(), identify: identify, log: log}
+	s := &Server{mux: http.NewServeMux(), identify: identify, log: log, catchUp: o.catchUp}
 	s.origins.log = log
 	s.api = newAPI(s.mux, o.description)
 	s.api.UseMiddleware(s.authenticate)
@@ -85,10 +94,30 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhtt
 		s.log.Error("identifying the caller failed", zap.Error(err))
 		Write(w, Unavailable())
 	default:
+		if s.catchUp != nil && r.Method != http.MethodGet && r.Method != http.MethodHead {
+			w = &changeWriter{w, func() { s.catchUp(r.Context()) }}
+		}
 		s.mux.ServeHTTP(w, withCaller(r, &c))
 	}
 	return nil
 }
+
+// changeWriter answers that something was changed when this process has caught up
+// with it: an answer that is repeated for an idempotency key is given so, too.
+type changeWriter struct {
+	http.ResponseWriter
+	catchUp func()
+}
+
+func (w *changeWriter) WriteHeader(status int) {
+	if status < http.StatusMultipleChoices {
+		w.catchUp()
+	}
+	w.ResponseWriter.WriteHeader(status)
+}
+
+// Unwrap is for http.ResponseController.
+func (w *changeWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
 // serves reports whether an operation of that method and path was registered. A
 // path is compared as the client wrote it, decoded segment by segment: %2F is

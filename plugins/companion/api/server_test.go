@@ -32,9 +32,9 @@ type (
 )
 
 // served is a server with a few operations, whose caller is c.
-func served(c gate.Caller) (*Server, *observer.ObservedLogs) {
+func served(c gate.Caller, opts ...Option) (*Server, *observer.ObservedLogs) {
 	core, logs := observer.New(zap.DebugLevel)
-	s := NewServer(func(*http.Request) (gate.Caller, error) { return c, nil }, zap.New(core))
+	s := NewServer(func(*http.Request) (gate.Caller, error) { return c, nil }, zap.New(core), opts...)
 	who := func(ctx context.Context, _ *struct{}) (*item, error) {
 		c, err := Caller(ctx)
 		if err != nil {
@@ -111,6 +111,29 @@ func TestAnswersInFastAPIsShape(t *testing.T) {
 				t.Errorf("Content-Type = %s", got)
 			}
 		})
+	}
+}
+
+// A change is answered when this process has caught up with it; what is only read,
+// or refused, is answered as it is.
+func TestChangesAreAnsweredAfterCatchingUp(t *testing.T) {
+	t.Parallel()
+	for target, want := range map[string]int{
+		"GET /v1/who": 0, "GET /v1/anybody": 0, "PUT /v1/items/7": 1, "PUT /v1/items/1234567": 0, "PUT /v1/items": 0, "PUT /v1/who": 0,
+	} {
+		w := httptest.NewRecorder()
+		caughtUp := 0
+		s, _ := served(knownCaller(), CatchUp(func(context.Context) {
+			if caughtUp++; w.Body.Len() > 0 {
+				t.Errorf("%s: answered before", target)
+			}
+		}))
+		method, path, _ := strings.Cut(target, " ")
+		r := httptest.NewRequestWithContext(t.Context(), method, path, strings.NewReader(`{"name":"x"}`))
+		next := caddyhttp.HandlerFunc(func(http.ResponseWriter, *http.Request) error { return nil })
+		if err := s.ServeHTTP(w, r, next); err != nil || caughtUp != want {
+			t.Errorf("%s: caught up %d times, want %d: %v", target, caughtUp, want, err)
+		}
 	}
 }
 

@@ -54,7 +54,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 		return nil
 	}
 	h.pages = h.billing.Pages()
-	h.server = api.NewServer(app.Identify, ctx.Logger(), api.In(app.Description()))
+	h.server = api.NewServer(app.Identify, ctx.Logger(), api.In(app.Description()), api.CatchUp(app.CatchUp))
 	mount(h.server, &service{store: app.Store, billing: h.billing, log: h.server.Log()})
 	return nil
 }
