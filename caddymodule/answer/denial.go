@@ -159,8 +159,8 @@ func retryAfter(d *quota.Denial) (seconds int64, ok bool) {
 func AppendBody(b []byte, d *quota.Denial, o Options) []byte {
 	j := object{b: b}
 	j.open()
-	if d.Status == http.StatusUnauthorized {
-		j.text("detail", detail401)
+	if s := sentence(d); s != "" {
+		j.text("detail", s)
 		j.close()
 		return j.b
 	}
@@ -172,6 +172,18 @@ func AppendBody(b []byte, d *quota.Denial, o Options) []byte {
 	j.close()
 	j.close()
 	return j.b
+}
+
+// sentence is all that is said of a denial, as FastAPI backends write it; empty:
+// more is said.
+func sentence(d *quota.Denial) string {
+	switch {
+	case d.Status == http.StatusUnauthorized:
+		return detail401
+	case d.Code == quota.CodeAdmin:
+		return d.Message
+	}
+	return ""
 }
 
 // AppendProblem appends the denial as an RFC 9457 problem: with the registered

@@ -120,6 +120,10 @@ func TestWrite(t *testing.T) {
 			header: map[string]string{"Retry-After": "648000", "Content-Type": "application/problem+json"},
 		},
 		{
+			name: "a sentence", denial: with(quota.Refuse(quota.CodeAdmin), func(*quota.Denial) {}),
+			body: `{"detail":"Admin access required"}`,
+		},
+		{
 			name: "problem of another kind", denial: with(quota.Refuse(quota.CodeNotOrgMember), func(*quota.Denial) {}), options: Options{Style: StyleProblem},
 			body:   `{"type":"about:blank","title":"Forbidden","status":403,"detail":"You are not a member of this organization","code":"not_org_member","decision_id":"` + id + `"}`,
 			header: map[string]string{"Content-Type": "application/problem+json"},

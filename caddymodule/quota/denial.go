@@ -15,6 +15,7 @@ const (
 	CodeScope              = "insufficient_scope"
 	CodeLimiterUnavailable = "limiter_unavailable"
 	CodeBadRequest         = "bad_request"
+	CodeAdmin              = "admin_required" // by the companion, never by a gateway
 )
 
 // Denial is a refusal: an outcome, not a fault. It is an error so that Admit

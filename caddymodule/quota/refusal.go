@@ -70,6 +70,8 @@ func Refuse(code string) *Denial {
 		d.Message = "Your plan does not include this feature"
 	case CodeScope:
 		d.Message = "This API key does not have the required scope"
+	case CodeAdmin:
+		d.Message = "Admin access required"
 	case CodeLimiterUnavailable:
 		d.Status, d.Message, d.RetryAfter = 503, "Limits cannot be checked at the moment", time.Second
 	case CodeBadRequest:

@@ -88,7 +88,7 @@ func TestRefuse(t *testing.T) {
 	t.Parallel()
 	for code, status := range map[string]int{
 		CodeUnauthenticated: 401, CodeInvalidToken: 401, CodeSuspended: 403, CodeDeleted: 403, CodeNotOrgMember: 403,
-		CodeFeature: 403, CodeScope: 403, CodeLimiterUnavailable: 503, CodeBadRequest: 400, "other": 403,
+		CodeFeature: 403, CodeScope: 403, CodeAdmin: 403, CodeLimiterUnavailable: 503, CodeBadRequest: 400, "other": 403,
 	} {
 		d := Refuse(code)
 		if d.Status != status || d.Code != code || d.Message == "" || d.Error() != code+": "+d.Message {

@@ -6,6 +6,7 @@ import (
 
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/quotagate/quotagate/caddymodule/quota"
+	"go.uber.org/zap"
 )
 
 // everyOperation calls f with each operation, and a path and body that reach it.
@@ -47,6 +48,19 @@ func TestOnlySuperadmins(t *testing.T) {
 	if n := f.number("SELECT COUNT(*) FROM audit_events"); n != 0 {
 		t.Errorf("%d events", n)
 	}
+}
+
+// A refusal is in the form that its client reads, and in the log.
+func TestRefusalOfOthers(t *testing.T) {
+	t.Parallel()
+	f := start(t)
+	ann := &quota.Principal{Subject: "user:ann"}
+	r := f.as(ann, "GET", "/v1/admin/users", "", "Accept: application/problem+json").want(403)
+	id := r.Header().Get("X-Quota-Decision-Id")
+	if got := r.Header().Get("Vary"); got != "Accept" || id == "" || f.log.FilterField(zap.String("decision_id", id)).Len() != 1 {
+		t.Errorf("Vary: %s, decision %q", got, id)
+	}
+	r.wantBody(`{"type":"about:blank","title":"Forbidden","status":403,"detail":"Admin access required","code":"admin_required","decision_id":"` + id + `"}`)
 }
 
 // Another site makes no admin's browser do anything with the cookie that it keeps.

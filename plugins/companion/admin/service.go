@@ -44,7 +44,7 @@ type service struct {
 
 // mount adds the operations to a server, for superadmins only.
 func mount(server *api.Server, s *service) {
-	server.API().UseMiddleware(s.superadminsOnly)
+	server.API().UseMiddleware(s.superadminsOnly(server))
 	server.Idempotent(s.store)
 	register(server.API(), s)
 }
@@ -54,33 +54,34 @@ func Describe(a huma.API) { register(a, &service{}) }
 
 // superadminsOnly lets nobody else reach an operation. Who was let in by a key, or
 // as somebody else, is not there in person.
-func (s *service) superadminsOnly(ctx huma.Context, next func(huma.Context)) {
-	c, err := api.Caller(ctx.Context())
-	if err != nil {
-		s.refuse(ctx, api.NewError(http.StatusUnauthorized, "Could not validate credentials"))
-		return
-	}
-	p := c.Principal
-	allowed := false
-	if p.KeyID == "" && p.Impersonator == "" && p.Subject.Kind() == "user" {
-		if allowed, err = s.isAdmin(ctx.Context(), p); err != nil {
+func (s *service) superadminsOnly(server *api.Server) func(ctx huma.Context, next func(huma.Context)) {
+	return func(ctx huma.Context, next func(huma.Context)) {
+		_, w := humago.Unwrap(ctx)
+		allowed, err := s.admits(ctx.Context())
+		switch {
+		case err != nil:
 			s.fault(ctx.Context(), ctx.Operation().OperationID, err)
-			s.refuse(ctx, api.Unavailable())
-			return
+			api.Write(w, api.Unavailable())
+		case !allowed:
+			server.Deny(ctx, quota.CodeAdmin)
+		default:
+			w.Header().Set("X-Request-Id", api.Actor(ctx.Context()).RequestID)
+			next(ctx)
 		}
 	}
-	if !allowed {
-		s.refuse(ctx, api.NewError(http.StatusForbidden, "Admin access required"))
-		return
-	}
-	_, w := humago.Unwrap(ctx)
-	w.Header().Set("X-Request-Id", api.Actor(ctx.Context()).RequestID)
-	next(ctx)
 }
 
-func (s *service) refuse(ctx huma.Context, e *api.Error) {
-	_, w := humago.Unwrap(ctx)
-	api.Write(w, e)
+// admits reports whether the caller is an admin in person.
+func (s *service) admits(ctx context.Context) (bool, error) {
+	c, err := api.Caller(ctx)
+	if err != nil {
+		return false, err
+	}
+	p := c.Principal
+	if p.KeyID != "" || p.Impersonator != "" || p.Subject.Kind() != "user" {
+		return false, nil
+	}
+	return s.isAdmin(ctx, p)
 }
 
 // isAdmin asks the config first: a bootstrap admin is one while the table cannot

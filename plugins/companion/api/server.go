@@ -156,7 +156,13 @@ func (s *Server) authenticate(ctx huma.Context, next func(huma.Context)) {
 	if c != nil && c.Invalid != nil {
 		code = quota.CodeInvalidToken
 	}
-	s.refuse(w, r, quota.Refuse(code), c)
+	s.Deny(ctx, code)
+}
+
+// Deny answers the request of an operation with the denial of that code.
+func (s *Server) Deny(ctx huma.Context, code string) {
+	r, w := humago.Unwrap(ctx)
+	s.refuse(w, r, quota.Refuse(code), caller(ctx.Context()))
 }
 
 // refuse answers with a denial, which the client finds in the log by its id.
