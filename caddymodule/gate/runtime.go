@@ -260,6 +260,9 @@ func (rt *Runtime) Outage() *Outage {
 // then is it one of those that share the limits. An epoch that counts goes on to.
 func (rt *Runtime) Judge(judges bool) { rt.recorder.judges.Store(judges) }
 
+// Process is what the records call this process, once it judges requests.
+func (rt *Runtime) Process() string { return rt.recorder.process }
+
 // Gateways is how many processes share the limits, as far as this one knows; at least 1.
 func (rt *Runtime) Gateways() int {
 	if rt.guard == nil {

@@ -30,25 +30,26 @@ func administered(backend string) string {
 	return strings.Replace(site(backend, uploadSite), "\t}\n}\nhttp", "\t}\n\tquota_companion {\n\t\tadmins root\n\t}\n}\nhttp", 1)
 }
 
-// onEachRecords runs a test with everything embedded, and with Postgres and Redis.
-func onEachRecords(t *testing.T, test func(t *testing.T, g *gateway)) {
+// onEachRecords runs a test with everything embedded, and with Postgres and Redis
+// and that many gateways.
+func onEachRecords(t *testing.T, gateways int, test func(t *testing.T, all fleet)) {
 	t.Helper()
 	config := func(t *testing.T) string { return administered(gatetest.NewBackend(nil).Serve(t).URL) }
 	t.Run("sqlite", func(t *testing.T) {
 		t.Parallel()
-		test(t, start(t, "", config(t)))
+		test(t, fleet{start(t, "", config(t))})
 	})
 	t.Run("postgres", func(t *testing.T) {
 		t.Parallel()
-		test(t, runFleet(t, 1, patient(onBoth(config(t))), gatetest.Postgres(t).Database(t), gatetest.Redis(t).URL())[0])
+		test(t, runFleet(t, gateways, patient(onBoth(config(t))), gatetest.Postgres(t).Database(t), gatetest.Redis(t).URL()))
 	})
 }
 
 // The very next request after the answer to a change is judged by it.
 func TestChangesCountAtOnce(t *testing.T) {
 	t.Parallel()
-	onEachRecords(t, func(t *testing.T, g *gateway) {
-		c, root := client(t), access("root")
+	onEachRecords(t, 1, func(t *testing.T, all fleet) {
+		g, c, root := all[0], client(t), access("root")
 		send := func(method, path, token, body string) *reply {
 			t.Helper()
 			r, err := g.try(c, method, path, token, strings.NewReader(body), "Content-Type: application/json")
@@ -100,6 +101,33 @@ func TestChangesCountAtOnce(t *testing.T) {
 				if r := send("PUT", "/file", token, "12345"); r.StatusCode != status {
 					t.Errorf("%d: with a level of %d: %d %s", i, level, r.StatusCode, r.body)
 				}
+			}
+		}
+	})
+}
+
+// What was uploaded before a level was set is in the level, whichever gateway has counted it.
+func TestLevelsHoldWhatWasCounted(t *testing.T) {
+	t.Parallel()
+	onEachRecords(t, 2, func(t *testing.T, all fleet) {
+		root, last := access("root"), all[len(all)-1]
+		for _, g := range all { // each is known to the records from now on
+			g.do("PUT", "/file", access("first")).want(t, 200)
+			eventually(t, patience, "it flushes", func() bool { return g.status()["usage"].(object)["last_flush"] != nil })
+		}
+		for i := range 6 {
+			id := fmt.Sprint("w", i)
+			all[0].do("GET", "/items", access(id)).want(t, 200)
+			all[0].do("GET", "/v1/admin/users/"+id, root).want(t, 200) // looked for, and known from now on
+			last.send("PUT", "/file", access(id), strings.Repeat("x", 500)).want(t, 200)
+			path := "/v1/admin/accounts/" + id + "/usage/storage_bytes"
+			if got := all[0].send("PUT", path, root, `{"value":100}`).want(t, 200).object(t); got["before"] != 500.0 {
+				t.Errorf("%d: %v before, want 500", i, got["before"])
+			}
+			eventually(t, patience, "the upload is in the records", func() bool { return all[0].used(t, id, "storage_bytes", "none") == 500 })
+			detail := all[0].do("GET", "/v1/admin/users/"+id, root).want(t, 200).object(t)
+			if used := quotaOf(t, detail["usage"].(object), "storage_bytes")["used"]; used != 100.0 {
+				t.Errorf("%d: the level is %v, want 100", i, used)
 			}
 		}
 	})

@@ -63,6 +63,9 @@ func importUsage(cmd *cobra.Command, args []string) error {
 		return fmt.Errorf("%s: nothing was imported:\n%w", args[0], err)
 	}
 	return withStore(cmd, func(s *store.Companion) error {
+		if err := s.AwaitFlushes(cmd.Context(), ""); err != nil {
+			return fmt.Errorf("%s: nothing was imported: %w", args[0], err)
+		}
 		if err := s.SetLevels(cmd.Context(), operator(), levels); err != nil {
 			var bad *store.LevelError
 			if errors.As(err, &bad) {

@@ -7,6 +7,7 @@ package sqlgen
 
 import (
 	"context"
+	"database/sql"
 
 	"github.com/quotagate/quotagate/caddymodule/store/column"
 )
@@ -40,6 +41,45 @@ func (q *Queries) AddAdjustment(ctx context.Context, arg AddAdjustmentParams) er
 		arg.Refunded,
 	)
 	return err
+}
+
+const heartbeats = `-- name: Heartbeats :many
+SELECT CAST(process AS TEXT) AS process, last_seen_at FROM gateway_epochs
+WHERE process IS NOT NULL AND process <> $2 AND closed_at IS NULL AND last_seen_at >= $1 ORDER BY last_seen_at
+`
+
+type HeartbeatsParams struct {
+	LastSeenAt column.Time
+	Process    sql.NullString
+}
+
+type HeartbeatsRow struct {
+	Process    string
+	LastSeenAt column.Time
+}
+
+// Of processes that judge requests, the latest of each last.
+func (q *Queries) Heartbeats(ctx context.Context, arg HeartbeatsParams) ([]HeartbeatsRow, error) {
+	rows, err := q.db.QueryContext(ctx, heartbeats, arg.LastSeenAt, arg.Process)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []HeartbeatsRow
+	for rows.Next() {
+		var i HeartbeatsRow
+		if err := rows.Scan(&i.Process, &i.LastSeenAt); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Close(); err != nil {
+		return nil, err
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
 }
 
 const levelOffsets = `-- name: LevelOffsets :many

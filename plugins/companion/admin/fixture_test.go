@@ -93,7 +93,7 @@ func startOn(t *testing.T, db *sql.DB, engine store.Engine) *fixture {
 		peek:   func(context.Context, quota.Subject, []quota.Charge, *quota.Decision) error { return errDown },
 		seal:   func(id, email string) string { return box.Seal(email, id) },
 		unseal: func(id, sealed string) (string, error) { return box.Open(sealed, id) },
-		learn:  f.learn, reset: f.reset, hostKeys: f.hostKeys, local: func() bool { return true },
+		learn:  f.learn, process: func() string { return "" }, reset: f.reset, hostKeys: f.hostKeys, local: func() bool { return true },
 	})
 	f.exec(`INSERT INTO admins (user_id, granted_by) VALUES ($1, 'test')`, boss)
 	return f

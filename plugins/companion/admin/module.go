@@ -62,7 +62,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	h.app = app
 	h.server = api.NewServer(app.Identify, ctx.Logger(), api.In(app.Description()), api.CatchUp(app.CatchUp))
 	s := &service{
-		store: app.Store, bootstraps: app.Bootstraps, lists: app.Lists, peek: app.Peek, reset: h.reset, learn: h.learn, local: app.CountsAlone,
+		store: app.Store, bootstraps: app.Bootstraps, lists: app.Lists, peek: app.Peek, reset: h.reset, learn: h.learn, process: h.process, local: app.CountsAlone,
 		hostKeys: app.HostKeys(), now: time.Now, log: h.server.Log(),
 	}
 	if b := app.Billing(); b != nil {
@@ -98,6 +98,15 @@ func (h *Handler) learn(ctx context.Context) {
 	if g, err := h.app.Quota().Gate(); err == nil {
 		g.Runtime().Flush(ctx)
 	}
+}
+
+// process is what the records call this process.
+func (h *Handler) process() string {
+	g, err := h.app.Quota().Gate()
+	if err != nil {
+		return ""
+	}
+	return g.Runtime().Process()
 }
 
 // parse reads the directive:

@@ -26,8 +26,10 @@ type service struct {
 	// reset empties the rate windows of a subject, as gate.Refiller.Reset does.
 	reset func(ctx context.Context, subject quota.Subject, scopes []string) ([]string, error)
 	// learn writes the callers into the records whom this process has seen since
-	// it last did: without a host's table they are the directory.
+	// it last did, and what it has counted: without a host's table they are the directory.
 	learn func(ctx context.Context)
+	// process is what the records call this process; empty: it does not count.
+	process func() string
 	// local reports whether the counters are those of this process alone.
 	local func() bool
 	// hostKeys removes keys of the backend's own Redis, and answers which there

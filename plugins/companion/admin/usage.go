@@ -65,7 +65,7 @@ func registerUsage(a huma.API, s *service) {
 	}, adjustUsage)
 	add(a, s, huma.Operation{
 		OperationID: "set-level", Method: http.MethodPut, Path: "/v1/admin/accounts/{id}/usage/{metric}", Summary: "Say what an account holds of a level",
-		Description: "Of a metric that never resets, such as storage_bytes. What gateways count from here on is added to it. Usage has no version: any If-Match but * is refused.",
+		Description: "Of a metric that never resets, such as storage_bytes. What gateways count from here on is added to it; what they have counted before is waited for, up to 3 seconds. Usage has no version: any If-Match but * is refused.",
 		Errors:      []int{http.StatusNotFound, http.StatusPreconditionFailed, http.StatusUnprocessableEntity},
 	}, s.setLevel)
 }
@@ -100,6 +100,10 @@ func (s *service) setLevel(ctx context.Context, st *store.Companion, in *setLeve
 	}
 	l := store.Level{Account: account, Metric: in.Metric, Value: in.Body.Value, MeasuredAt: s.now()}
 	set(&l.MeasuredAt, in.Body.MeasuredAt)
+	s.learn(ctx)
+	if err := st.AwaitFlushes(ctx, s.process()); err != nil {
+		return usageLevel{}, "", err
+	}
 	before, err := st.MeasureLevel(ctx, api.Actor(ctx), l, in.Body.Reason)
 	if errors.Is(err, store.ErrUnknownMetric) {
 		return usageLevel{}, "", api.InvalidPath("metric", "no plan names this metric")
