@@ -84,6 +84,11 @@ func (a *App) parseAdmins(d *caddyfile.Dispenser) error {
 	if slices.Contains(a.Admins, "") {
 		return d.Err(`option "admins": a user id or e-mail address is empty`)
 	}
+	for i, admin := range a.Admins {
+		if slices.Contains(a.Admins[:i], admin) {
+			return d.Errf(`option "admins": %q stands there twice; keep one of them`, admin)
+		}
+	}
 	return nil
 }
 
