@@ -75,10 +75,13 @@ func (g *Gate) explainOutage(ctx context.Context, e *Explanation, rules []quota.
 		if r := outageDenier(rules, e.Charges, cold); r != nil {
 			e.Denial = refusal(quota.CodeLimiterUnavailable, r.Name)
 			known, unknown = nil, nil
-		}
-		for i := range known {
-			// As in admitForced: quotas are not compared, rates are.
-			known[i].Force = known[i].Force || known[i].Key.Space == quota.SpaceUsage
+		} else if counting {
+			all, d := slices.Clone(e.Charges), quota.Decision{}
+			asKnown(all)
+			if err := g.rt.engine.Peek(ctx, all, &d); err == nil && !d.Admitted() {
+				e.Charges, e.Decision = all, d
+				return nil
+			}
 		}
 	}
 	e.Charges = known

@@ -116,11 +116,7 @@ func spendsAny(r *quota.Applied, cs []quota.Charge, indices []int) bool {
 // admitAsKnown compares quotas that could not be loaded with what the counters
 // know of them: of a caller who is new to them, all.
 func (g *Gate) admitAsKnown(ctx context.Context, t *Ticket) (*Ticket, error) {
-	for i := range t.charges {
-		if t.charges[i].Key.Space == quota.SpaceUsage {
-			t.charges[i].AsKnown = true
-		}
-	}
+	asKnown(t.charges)
 	if err := g.rt.engine.Reserve(ctx, t.charges, &t.decision); err != nil {
 		g.rt.Stats.CounterFailures.Add(1)
 		g.rt.Stats.fault("counters", err)
@@ -128,4 +124,10 @@ func (g *Gate) admitAsKnown(ctx context.Context, t *Ticket) (*Ticket, error) {
 		return t, nil
 	}
 	return t.judged()
+}
+
+func asKnown(cs []quota.Charge) {
+	for i := range cs {
+		cs[i].AsKnown = cs[i].Key.Space == quota.SpaceUsage
+	}
 }

@@ -223,6 +223,9 @@ func (s *suite) asKnown() {
 	if d := s.admit(r); d.Outcomes[0].Used != 4 {
 		s.Fatalf("what was denied took of a rate: %+v", d.Outcomes[0])
 	}
+	if err := s.Engine.Peek(s.Context(), []quota.Charge{c}, &d); err != nil || d.Admitted() {
+		s.Fatalf("looked at: %v, %+v", err, d)
+	}
 	c.AsKnown = false
 	if d = s.try(s, map[quota.Key]int64{c.Key: 7}, c); d.Admitted() || d.Outcomes[0].Used != 10 {
 		s.Fatalf("with what the records know: %+v", d)

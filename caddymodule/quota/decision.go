@@ -47,7 +47,7 @@ func (c *Charge) Fits(used int64) bool {
 // NeedsBase reports whether the charge cannot be decided without what the records
 // know of its usage; take: it is to be taken, not only looked at.
 func (c *Charge) NeedsBase(take bool) bool {
-	return !take || (!c.Limit.Unlimited && !c.Force && !c.AsKnown)
+	return !c.AsKnown && (!take || (!c.Limit.Unlimited && !c.Force))
 }
 
 // Judge sets Denied and RetryAfter from the outcomes: a quota goes before a

@@ -148,7 +148,7 @@ for i = 1, a[at] do
 				charged = math.min(cost, used)
 			end
 			overflow = overflow or back + charged > MAX
-		elseif not warm and (op == 0 or most >= 0 and a[at + 5] == 0) then
+		elseif not warm and a[at + 5] ~= 2 and (op == 0 or most >= 0 and a[at + 5] == 0) then
 			cold = cold or { g = i }
 			if cold.g == i then
 				cold[#cold + 1] = j
