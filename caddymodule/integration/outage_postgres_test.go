@@ -61,7 +61,7 @@ func TestPostgresOutages(t *testing.T) { // alone: gateways that starve are take
 			p := gatetest.NewProxy(t, server.Addr())
 			o := ordeal{
 				redis: gatetest.Redis(t).URL(), dsn: strings.Replace(direct, server.Addr(), p.Addr(), 1), direct: direct,
-				limits: exactly, strict: 200, well: flushes, starved: 3 * time.Second,
+				limits: exactly, strict: 200, well: flushes,
 			}
 			prepare(&o, p)
 			o.endure(t)

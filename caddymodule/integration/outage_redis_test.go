@@ -203,16 +203,21 @@ func TestRedisClusterOutages(t *testing.T) {
 		}
 		o.endure(t)
 	})
-	t.Run("a replica takes over", func(t *testing.T) {
-		t.Parallel()
-		c := gatetest.Cluster(t)
-		r := c.Replica(t, 1)
-		o := ofRedis(t, c.URL(), thrice, ofKind(""))
-		o.harm = func(t *testing.T, _ fleet) { c.Masters[1].Kill(t) }
-		o.mend = func(t *testing.T) {
-			r.Await(t, "master", "ROLE")
-			c.Await(t, c.Masters[0], c.Masters[2], r)
-		}
-		o.endure(t)
-	})
+	for name, lose := range map[string]func(s *gatetest.RedisServer, t *testing.T){
+		"a replica takes over":                   func(s *gatetest.RedisServer, t *testing.T) { s.Kill(t) },
+		"a replica takes over from a silent one": func(s *gatetest.RedisServer, t *testing.T) { s.Freeze(t) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			c := gatetest.Cluster(t)
+			r := c.Replica(t, 1)
+			o := ofRedis(t, c.URL(), thrice, ofKind(""))
+			o.harm = func(t *testing.T, _ fleet) { lose(c.Masters[1], t) }
+			o.mend = func(t *testing.T) {
+				r.Await(t, "master", "ROLE")
+				c.Await(t, c.Masters[0], c.Masters[2], r)
+			}
+			o.endure(t)
+		})
+	}
 }

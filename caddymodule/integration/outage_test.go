@@ -19,6 +19,9 @@ const (
 	// hiccup is what a busy machine may take away: bounds of time are held to it,
 	// and what was measured is told.
 	hiccup = 250 * time.Millisecond
+	// starvation is how much of the time in which a gateway waits for a CPU that
+	// others have may come on top of noticeMax.
+	starvation = 3 * time.Second
 )
 
 // ordeal is something that happens to a server while gateways serve.
@@ -34,9 +37,6 @@ type ordeal struct {
 	notices, well func(g *gateway) bool
 	// strict is what a rule that denies in an outage answers while one is noticed.
 	strict int
-	// starved is how much of the time in which a gateway waits for a CPU that others
-	// have may come on top of the two seconds.
-	starved time.Duration
 	// limits is how many times its limit a rate may admit in one window.
 	limits int
 	// slow is how much longer a request may take once the harm was noticed.
@@ -86,10 +86,10 @@ func (o *ordeal) endure(t *testing.T) {
 		o.mend(t)
 		mended = time.Now()
 		for i, g := range f {
-			eventually(t, noticeMax+o.starved, "the server is used again", func() bool { return o.well(g) })
+			eventually(t, noticeMax+starvation, "the server is used again", func() bool { return o.well(g) })
 			back[i] = time.Since(mended)
 			waited[i] = g.starved(t) - waited[i]
-			if back[i] > noticeMax+min(waited[i], o.starved) {
+			if back[i] > noticeMax+min(waited[i], starvation) {
 				t.Errorf("gateway %d used the server again after %s, in which it waited %s for a CPU", i, back[i], waited[i])
 			}
 		}

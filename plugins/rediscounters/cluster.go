@@ -7,10 +7,12 @@ import (
 	"net"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/quotagate/quotagate/caddymodule/gate"
 	"github.com/quotagate/quotagate/caddymodule/quota"
 	"github.com/redis/go-redis/v9"
+	"golang.org/x/sync/errgroup"
 )
 
 // cluster is a Redis Cluster: a bucket is in the slot of its tag, and redirections
@@ -185,35 +187,52 @@ func (c *cluster) clientOf(ctx context.Context, bucket int) (*redis.Client, erro
 	return client, nil
 }
 
-// probe writes on each master, to a bucket of its own. Where it cannot, another
-// server may have become the master: who that is, is asked before the next probe.
+// probe asks who the masters are, for in an outage another server may have become
+// one, and writes to each at once, to a bucket of its own.
 func (c *cluster) probe(ctx context.Context, prefix string) error {
+	var learning sync.WaitGroup
+	learning.Go(func() { c.learn(ctx, c.fast) })
+	learning.Go(func() { c.learn(ctx, c.slow) })
+	learning.Wait()
+
 	ctx, cancel := context.WithTimeout(ctx, c.o.Timeout)
 	defer cancel()
-	err := c.writeToAll(ctx, prefix)
-	if err != nil {
-		c.fast.ReloadState(ctx)
-		c.slow.ReloadState(ctx)
-	}
-	return err
-}
-
-func (c *cluster) writeToAll(ctx context.Context, prefix string) error {
+	writing, ctx := errgroup.WithContext(ctx)
 	probed := make(map[*redis.Client]bool)
 	for bucket := range buckets {
 		client, err := c.slow.MasterForKey(ctx, c.tag(bucket))
 		if err != nil {
-			return faultOf(err)
+			writing.Go(func() error { return err })
+			break
 		}
 		if probed[client] {
 			continue
 		}
 		probed[client] = true
-		if err := write(ctx, client, string(append(appendTag(nil, prefix, bucket), kindProbe...))); err != nil {
-			return faultOf(err)
-		}
+		key := string(append(appendTag(nil, prefix, bucket), kindProbe...))
+		writing.Go(func() error { return write(ctx, client, key) })
+	}
+	if err := writing.Wait(); err != nil {
+		return faultOf(err)
 	}
 	return nil
+}
+
+// learn lets a client ask who the masters are. It asks any server that it knows: one
+// that is silent takes up the time of an attempt. What cannot be learned stays as it
+// was known.
+func (c *cluster) learn(ctx context.Context, client *redis.ClusterClient) {
+	const attempts = 3
+	for range attempts {
+		begun := time.Now()
+		attempt, cancel := context.WithTimeout(ctx, c.o.Timeout)
+		// Who they are is what the client asks before it calls anything for each.
+		_ = client.ForEachMaster(attempt, func(context.Context, *redis.Client) error { return nil })
+		cancel()
+		if time.Since(begun) < c.o.Timeout {
+			return
+		}
+	}
 }
 
 func (c *cluster) close() error {

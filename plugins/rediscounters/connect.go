@@ -18,7 +18,8 @@ func init() { logging.Disable() }
 
 // How connections are kept. A connection whose server is silent outlives the
 // calls that gave up on it: an answer that comes late still settles nothing, but
-// the next call need not dial.
+// the next call need not dial. Whoever waits always gives up before its connection
+// does, and so can tell silence from an answer.
 const (
 	dialTimeout = time.Second
 	silence     = time.Second
@@ -52,14 +53,14 @@ func base(o *Options, timeout time.Duration) (*redis.UniversalOptions, error) {
 
 // connect makes the clients; nothing is dialled.
 func connect(o *Options) (topology, error) {
-	fast, err := base(o, max(silence, o.Timeout))
+	fast, err := base(o, max(silence, 2*o.Timeout))
 	if err != nil {
 		return nil, err
 	}
 	if o.sharing == gathers {
 		fast.Dialer = gatheringDialer(fast.TLSConfig)
 	}
-	slow, err := base(o, slowTimeout)
+	slow, err := base(o, max(slowTimeout, 2*o.Timeout))
 	if err != nil {
 		return nil, err
 	}
