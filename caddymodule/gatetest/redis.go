@@ -242,10 +242,13 @@ func (s *RedisServer) cli(ctx context.Context, args ...string) (string, error) {
 	return strings.TrimSpace(string(out)), err
 }
 
+// startWithin is how long a server may take to be as it should; the machine may be busy.
+const startWithin = time.Minute
+
 // Await repeats a command until its answer contains want.
 func (s *RedisServer) Await(t testing.TB, want string, args ...string) {
 	t.Helper()
-	Await(t, 20*time.Second, func() error {
+	Await(t, startWithin, func() error {
 		out, err := s.cli(t.Context(), args...)
 		if err != nil || !strings.Contains(out, want) {
 			return fmt.Errorf("redis-cli %s: %w: %s; its log: %s", strings.Join(args, " "), err, out, s.Log())

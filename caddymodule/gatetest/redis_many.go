@@ -1,6 +1,7 @@
 package gatetest
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -8,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 )
 
 // RedisSentinels are a master, its replica, and Sentinels that watch them.
@@ -57,6 +59,9 @@ func (s *RedisSentinels) URL() string {
 	return "redis+sentinel://" + strings.Join(hosts, ",") + "/" + s.Name
 }
 
+// nodeTimeout is how long a node is silent before others take it for dead.
+const nodeTimeout = 2 * time.Second
+
 // RedisCluster are three masters without replicas.
 type RedisCluster struct{ Masters []*RedisServer }
 
@@ -73,9 +78,8 @@ func Cluster(t testing.TB, args ...string) *RedisCluster {
 		m.Do(t, "CLUSTER", "ADDSLOTSRANGE", strconv.Itoa(first), strconv.Itoa(last))
 		m.Do(t, "CLUSTER", "SET-CONFIG-EPOCH", strconv.Itoa(i+1))
 	}
-	first := c.Masters[0]
 	for _, m := range c.Masters[1:] {
-		m.Do(t, "CLUSTER", "MEET", first.host, first.port, first.busPort())
+		m.meet(t, c.Masters[0])
 	}
 	for _, m := range c.Masters {
 		m.Await(t, "cluster_state:ok", "CLUSTER", "INFO")
@@ -87,8 +91,8 @@ func Cluster(t testing.TB, args ...string) *RedisCluster {
 // Replica adds a replica of the i-th master, which takes over when that fails.
 func (c *RedisCluster) Replica(t testing.TB, i int, args ...string) *RedisServer {
 	t.Helper()
-	r, first := clusterNode(t, args), c.Masters[0]
-	first.Do(t, "CLUSTER", "MEET", r.host, r.port, r.busPort())
+	r := clusterNode(t, args)
+	r.meet(t, c.Masters[0])
 	r.Await(t, "cluster_known_nodes:"+strconv.Itoa(len(c.Masters)+1), "CLUSTER", "INFO")
 	// The node of its master may not be known by its name at once.
 	r.Await(t, "OK", "CLUSTER", "REPLICATE", c.Masters[i].Do(t, "CLUSTER", "MYID"))
@@ -121,8 +125,26 @@ func (c *RedisCluster) Await(t testing.TB, living ...*RedisServer) {
 func clusterNode(t testing.TB, args []string) *RedisServer {
 	t.Helper()
 	return Redis(t, append([]string{
-		"--cluster-enabled", "yes", "--cluster-port", freePort(t), "--cluster-node-timeout", "2000",
+		"--cluster-enabled", "yes", "--cluster-port", freePort(t), "--cluster-node-timeout", strconv.FormatInt(nodeTimeout.Milliseconds(), 10),
 	}, args...)...)
+}
+
+// meet makes two nodes known to each other. They give up when that takes longer than
+// the node timeout, as it may on a busy machine: then they are told again.
+func (s *RedisServer) meet(t testing.TB, other *RedisServer) {
+	t.Helper()
+	own, others := s.Do(t, "CLUSTER", "MYID"), other.Do(t, "CLUSTER", "MYID")
+	var told time.Time
+	Await(t, startWithin, func() error {
+		if time.Since(told) > nodeTimeout {
+			told = time.Now()
+			s.Do(t, "CLUSTER", "MEET", other.host, other.port, other.busPort())
+		}
+		if !strings.Contains(s.Do(t, "CLUSTER", "NODES"), others) || !strings.Contains(other.Do(t, "CLUSTER", "NODES"), own) {
+			return errors.New("two nodes do not know each other")
+		}
+		return nil
+	})
 }
 
 func (s *RedisServer) busPort() string {
