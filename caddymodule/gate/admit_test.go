@@ -411,3 +411,23 @@ func TestAdmitRefusesWhatCountersCannotHold(t *testing.T) {
 		t.Errorf("%d failures of the counters, which are well", n)
 	}
 }
+
+// Nor is it one while the records cannot tell what was used.
+func TestAdmitRefusesWhatCountersCannotHoldUnloaded(t *testing.T) {
+	t.Parallel()
+	h, f := owing(t)
+	f.all.Store(true)
+	reserves := 0
+	h.engine.fail = func(call string) error {
+		if call == "reserve" {
+			reserves++
+		}
+		if reserves < 2 { // the first finds that usage is not known
+			return nil
+		}
+		return quota.ErrOverflow
+	}
+	if d := h.denied(t, h.caller(t, alice), applied(quota.Rule{Name: "r", Spends: spend("jobs", 1)})); d.Status != 400 {
+		t.Errorf("refused with %d, want 400", d.Status)
+	}
+}

@@ -107,23 +107,32 @@ func (g *Gate) Admit(ctx context.Context, c Caller, rules []quota.Applied, site 
 		t.decision.Reset(0)
 		return t, nil
 	}
-	err := g.reserve(ctx, t.caller.account(), t.charges, &t.decision)
-	if errors.Is(err, quota.ErrOverflow) && t.dropForced() {
-		// What is only counted, for a rule in shadow mode, must not refuse a request.
-		err = g.reserve(ctx, t.caller.account(), t.charges, &t.decision)
+	err := g.take(ctx, t)
+	if cold, ok := errors.AsType[*quota.ColdError](err); ok {
+		if d := g.unloaded(ctx, t, err, cold); d != nil {
+			return t, d
+		}
+		err = g.take(ctx, t)
 	}
 	switch {
 	case errors.Is(err, quota.ErrOverflow):
 		// The counters are well: to go on as in an outage would let a client that
 		// makes its amounts up pass uncounted.
-		d := quota.Refuse(quota.CodeBadRequest)
-		t.uncharge()
-		t.count(d.Code, d.Status)
-		return t, d
+		return t, t.deny(quota.Refuse(quota.CodeBadRequest))
 	case err != nil:
 		return g.outage(ctx, t, err)
 	}
 	return t.judged()
+}
+
+// take reserves the ticket's charges. What is only counted, for a rule in shadow
+// mode, must not refuse a request that it makes overflow.
+func (g *Gate) take(ctx context.Context, t *Ticket) error {
+	err := g.reserve(ctx, t.caller.account(), t.charges, &t.decision)
+	if errors.Is(err, quota.ErrOverflow) && t.dropForced() {
+		err = g.reserve(ctx, t.caller.account(), t.charges, &t.decision)
+	}
+	return err
 }
 
 // refuse applies what needs no counter.

@@ -577,3 +577,63 @@ func TestOutageForgetAndReset(t *testing.T) {
 		}
 	})
 }
+
+// What only the end of a request tells is counted also by a rule that denies in an
+// outage: there is nothing left to deny.
+func TestLateChargeInAnOutage(t *testing.T) {
+	t.Parallel()
+	for _, deny := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			f := newFleet(t, 1, limited(100, 0))
+			defer f.stop()
+			m := f.nodes[0]
+			work := applied(quota.Rule{Name: "work", DenyOnOutage: deny,
+				Spends: []quota.Metered{{Metric: "jobs", Kind: quota.AmountResponseSeconds}}})
+			ticket := m.admit(t, m.caller(t, alice), work)
+			time.Sleep(3 * time.Second)
+			f.shared.set(callsRefused)
+			ticket.Settle(t.Context(), ok200)
+			time.Sleep(2 * time.Second)
+			f.shared.set(callsWork)
+			time.Sleep(5 * time.Second)
+			if n := f.records.used(alice, "jobs", quota.PeriodMonth); n != 3 {
+				t.Errorf("deny %v: %d seconds are recorded, want 3", deny, n)
+			}
+		})
+	}
+}
+
+// A rule that denies in an outage does so as well where the counters go while the
+// records cannot tell what was used.
+func TestUnloadedUsageAndThen(t *testing.T) {
+	t.Parallel()
+	for name, tt := range map[string]struct {
+		meanwhile int
+		rule      quota.Rule
+		want      string
+	}{
+		"the counters go, denied": {callsRefused, quota.Rule{Name: "login", DenyOnOutage: true,
+			Limits: []quota.ScopeLimit{{Scope: "login", Base: quota.Rate{Requests: 1, Window: time.Hour}}}}, quota.CodeLimiterUnavailable},
+		"the counters go":   {callsRefused, quota.Rule{Name: "login"}, ""},
+		"the counters stay": {callsWork, quota.Rule{Name: "login", DenyOnOutage: true}, ""},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			var down atomic.Bool
+			f := newFleet(t, 1, limited(100, 0))
+			defer f.stop()
+			m := f.nodes[0]
+			f.records.onUsage = func() error {
+				if !down.Load() {
+					return nil
+				}
+				f.shared.set(tt.meanwhile)
+				return errDown
+			}
+			down.Store(true)
+			job := applied(quota.Rule{Name: "job", Spends: spend("jobs", 1)})
+			if code := m.try(t, alice, applied(tt.rule), job); code != tt.want {
+				t.Errorf("%s: %q, want %q", name, code, tt.want)
+			}
+		})
+	}
+}

@@ -66,29 +66,32 @@ func (rt *Runtime) warm(account quota.Subject, key func(int) quota.Key, err erro
 	return err
 }
 
-// outage applies on_outage while the counters, or the usage that they start
-// from, cannot be asked.
+// outage applies on_outage while the counters cannot be asked.
 func (g *Gate) outage(ctx context.Context, t *Ticket, err error) (*Ticket, error) {
-	var cold *quota.ColdError
-	counting := errors.As(err, &cold) // the counters answer: what is admitted is counted all the same
-	if !counting && ctx.Err() == nil {
+	if ctx.Err() == nil {
 		g.rt.Stats.CounterFailures.Add(1)
 		g.rt.Stats.fault("counters", err)
-	}
-	if ctx.Err() == nil {
 		g.log.Error("limits cannot be checked; the rules' on_outage decides", zap.Error(err))
 	}
+	if r := outageDenier(t.rules, t.charges, nil); r != nil {
+		return t, t.deny(refusal(quota.CodeLimiterUnavailable, r.Name))
+	}
+	t.uncharge() // admitted, uncounted, degraded
+	return t, nil
+}
+
+// unloaded applies on_outage while usage cannot be loaded and the counters answer.
+// Where it does not deny, the charges go by what the counters know: of a caller who
+// is new to them, by all.
+func (g *Gate) unloaded(ctx context.Context, t *Ticket, err error, cold *quota.ColdError) *quota.Denial {
+	if ctx.Err() == nil {
+		g.log.Error("what was used cannot be loaded; the rules' on_outage decides", zap.Error(err))
+	}
 	if r := outageDenier(t.rules, t.charges, cold); r != nil {
-		d := refusal(quota.CodeLimiterUnavailable, r.Name)
-		t.uncharge()
-		t.count(d.Code, d.Status)
-		return t, d
+		return t.deny(refusal(quota.CodeLimiterUnavailable, r.Name))
 	}
-	if !counting {
-		t.uncharge() // admitted, uncounted, degraded
-		return t, nil
-	}
-	return g.admitAsKnown(ctx, t)
+	asKnown(t.charges)
+	return nil
 }
 
 // outageDenier is the rule that refuses the request, nil if none does. Where the
@@ -111,19 +114,6 @@ func spendsAny(r *quota.Applied, cs []quota.Charge, indices []int) bool {
 		}
 	}
 	return false
-}
-
-// admitAsKnown compares quotas that could not be loaded with what the counters
-// know of them: of a caller who is new to them, all.
-func (g *Gate) admitAsKnown(ctx context.Context, t *Ticket) (*Ticket, error) {
-	asKnown(t.charges)
-	if err := g.rt.engine.Reserve(ctx, t.charges, &t.decision); err != nil {
-		g.rt.Stats.CounterFailures.Add(1)
-		g.rt.Stats.fault("counters", err)
-		t.uncharge()
-		return t, nil
-	}
-	return t.judged()
 }
 
 func asKnown(cs []quota.Charge) {

@@ -59,7 +59,8 @@ func (t *Ticket) chargeLate(ctx context.Context, r Result) {
 	for i := range t.charges {
 		c := t.charges[i]
 		if rule := &t.rules[c.Rule]; c.Need != 0 && c.Key.Space == quota.SpaceUsage && !r.undone(rule) {
-			c.Cost, c.Need, c.Force = t.lateAmount(rule, c.Key.Name, r), 0, true
+			c.Cost, c.Need = t.lateAmount(rule, c.Key.Name, r), 0
+			c.Force, c.DenyOnOutage = true, false // it has passed
 			if c.Cost > 0 {
 				late = append(late, c)
 			}

@@ -77,6 +77,13 @@ func (t *Ticket) dropForced() bool {
 	return len(t.charges) < n
 }
 
+// deny is Admit's answer where no decision of the counters denies.
+func (t *Ticket) deny(d *quota.Denial) *quota.Denial {
+	t.uncharge()
+	t.count(d.Code, d.Status)
+	return d
+}
+
 // judged is Admit's answer by the decision.
 func (t *Ticket) judged() (*Ticket, error) {
 	if t.decision.Admitted() {
