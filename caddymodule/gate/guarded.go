@@ -3,6 +3,7 @@ package gate
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -127,7 +128,8 @@ func (g *guarded) denies(cs []quota.Charge) error {
 }
 
 // Refund implements Counters. Whoever took the charge, it is given back where
-// that can be done now: usage is the sum over all epochs.
+// that can be done now: usage is the sum over all epochs. Only what a Once of the
+// shared counters has charged waits for them: they would let it be done again for free.
 func (g *guarded) Refund(ctx context.Context, rs []quota.Receipt) error {
 	if g.fault.Load() == nil {
 		err := g.shared.Refund(ctx, rs)
@@ -139,7 +141,19 @@ func (g *guarded) Refund(ctx context.Context, rs []quota.Receipt) error {
 			return nil // they complete it themselves
 		}
 	}
-	return g.local.Refund(ctx, rs)
+	here, there := g.local.split(rs)
+	if err := g.local.Refund(ctx, here); err != nil || len(there) == 0 {
+		return err
+	}
+	return &waitingError{there}
+}
+
+// waitingError says which refunds have to wait for counters that are out of reach;
+// the others were made.
+type waitingError struct{ receipts []quota.Receipt }
+
+func (e *waitingError) Error() string {
+	return fmt.Sprintf("%d refunds have to wait for the shared counters", len(e.receipts))
 }
 
 // faulty reports whether err is a fault of the counters, and opens the breaker

@@ -338,6 +338,24 @@ func (l *local) Refund(_ context.Context, rs []quota.Receipt) error {
 	return nil
 }
 
+// split divides receipts into those that can be refunded here, and those whose Once
+// others hold.
+func (l *local) split(rs []quota.Receipt) (here, there []quota.Receipt) {
+	if !slices.ContainsFunc(rs, func(r quota.Receipt) bool { return r.Once != quota.Digest{} }) {
+		return rs, nil
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, r := range rs {
+		if _, own := l.once[localOnce{r.Key, r.Once}]; own || r.Once == (quota.Digest{}) {
+			here = append(here, r)
+		} else {
+			there = append(there, r)
+		}
+	}
+	return here, there
+}
+
 func (l *local) giveBack(r *quota.Receipt) {
 	delete(l.once, localOnce{r.Key, r.Once})
 	u := l.counter(r.Key, r.Account, r.End)

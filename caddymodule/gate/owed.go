@@ -12,13 +12,14 @@ import (
 )
 
 const (
-	// maxOwed bounds the refunds that wait for the records.
+	// maxOwed bounds the refunds that wait.
 	maxOwed  = 20_000
 	oweEvery = time.Second
 )
 
-// owed are refunds of levels that could not be loaded when they were to be made:
-// they are made when the records answer.
+// owed are refunds that could not be made when they were to be: of levels that could
+// not be loaded, which wait for the records, and of what was charged by a Once, which
+// wait for the counters that hold it.
 type owed struct {
 	rt     *Runtime
 	debtor Debtor // nil: counters that leave none
@@ -32,9 +33,11 @@ func newOwed(rt *Runtime, e Engine) *owed {
 	return &owed{rt: rt, debtor: debtor}
 }
 
-// add keeps receipts whose refund failed with err, if all that it lacks is a level.
+// add keeps what of the receipts has to wait, after their refund ended with err.
+// false: none of it does, or too much does already.
 func (o *owed) add(rs []quota.Receipt, err error) bool {
-	if !awaitsLoad(err) {
+	waiting := waits(rs, err)
+	if waiting == nil {
 		return false
 	}
 	o.mu.Lock()
@@ -42,14 +45,20 @@ func (o *owed) add(rs []quota.Receipt, err error) bool {
 	if len(o.list) >= maxOwed {
 		return false
 	}
-	o.list = append(o.list, slices.Clone(rs))
+	o.list = append(o.list, slices.Clone(waiting))
 	return true
 }
 
-// awaitsLoad reports whether a refund was not made only because a level is not known.
-func awaitsLoad(err error) bool {
-	var cold *quota.ColdError
-	return errors.As(err, &cold)
+// waits are those of the receipts that only time keeps from being refunded: those
+// of levels that are not known, or all that the counters have to take.
+func waits(rs []quota.Receipt, err error) []quota.Receipt {
+	if _, cold := errors.AsType[*quota.ColdError](err); cold {
+		return rs
+	}
+	if e, ok := errors.AsType[*waitingError](err); ok {
+		return e.receipts
+	}
+	return nil
 }
 
 func (o *owed) run(ctx context.Context) {
@@ -74,9 +83,9 @@ func (o *owed) pay(ctx context.Context) {
 			return
 		}
 		err := o.rt.refund(context.WithoutCancel(ctx), rs)
-		if awaitsLoad(err) {
+		if waiting := waits(rs, err); waiting != nil {
 			// Last from now on: others may be of accounts that can be loaded.
-			o.putBack(append(list[i+1:], rs))
+			o.putBack(append(list[i+1:], waiting))
 			return
 		}
 		if err != nil {
@@ -109,7 +118,7 @@ func (o *owed) close(ctx context.Context) {
 	defer o.mu.Unlock()
 	if n := len(o.list); n > 0 {
 		o.rt.Stats.RefundFailures.Add(int64(n))
-		o.rt.log.Error("levels that were to be freed are still not known; they stay as they are", zap.Int("refunds", n))
+		o.rt.log.Error("records or counters are still away; what waited for them to be given back stays charged", zap.Int("refunds", n))
 	}
 }
 

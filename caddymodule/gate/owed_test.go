@@ -140,3 +140,53 @@ func TestOwedByCounters(t *testing.T) {
 		}
 	})
 }
+
+// probed are counters that may be out of reach.
+type probed struct {
+	*fakeEngine
+	away atomic.Bool
+}
+
+func (p *probed) Probe(context.Context) error {
+	if p.away.Load() {
+		return &CounterError{Kind: FaultUnreachable, NotRun: true, Err: errDown}
+	}
+	return nil
+}
+
+// What was charged once by the shared counters is given back when they can be told:
+// else a repetition would be free, and done. What no Once charged need not wait.
+func TestOnceIsGivenBackWhereItIsKnown(t *testing.T) {
+	t.Parallel()
+	for _, outage := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			p := &probed{fakeEngine: newFakeEngine()}
+			p.fail = func(string) error { return p.Probe(t.Context()) }
+			h := newHarness(t, func(o *Options) { o.Engine = p })
+			h.records.plan = limited(10, 100)
+			stop := h.start(t)
+			recorded := func(when, metric string, period quota.Period, want int64) {
+				t.Helper()
+				time.Sleep(5 * time.Second)
+				if n := h.records.used(alice, metric, period); n != want {
+					t.Errorf("outage %v: %s, %d %s are recorded, want %d", outage, when, n, metric, want)
+				}
+			}
+			job := applied(quota.Rule{Name: "job", Idempotent: true, Spends: spend("jobs", 1), RefundUnless: []int{2}})
+			job.Once = quota.UserSubject("key").Digest()
+			upload := applied(quota.Rule{Name: "upload", Spends: spend("storage", 1), RefundUnless: []int{2}})
+			first := h.admit(t, h.caller(t, alice), job, upload)
+			p.away.Store(outage)
+			first.Settle(t.Context(), Result{Status: 500, Fate: Answered})
+			recorded("before it is over", "storage", quota.PeriodNone, 0)
+			p.away.Store(false)
+			recorded("when it is over", "jobs", quota.PeriodMonth, 0)
+			h.admit(t, h.caller(t, alice), job).Settle(t.Context(), ok200)
+			recorded("repeated", "jobs", quota.PeriodMonth, 1)
+			stop()
+			if n := h.rt.Stats.RefundFailures.Load(); n != 0 {
+				t.Errorf("%d refunds failed", n)
+			}
+		})
+	}
+}
