@@ -226,7 +226,11 @@ func (s *suite) asKnown() {
 	if err := s.Engine.Peek(s.Context(), []quota.Charge{c}, &d); err != nil || d.Admitted() {
 		s.Fatalf("looked at: %v, %+v", err, d)
 	}
-	c.AsKnown = false
+	c.Force = true
+	if err := s.Engine.Peek(s.Context(), []quota.Charge{c}, &d); err != nil || !d.Admitted() || !d.Outcomes[0].Exceeded {
+		s.Fatalf("looked at, where it denies nobody: %v, %+v", err, d)
+	}
+	c.AsKnown, c.Force = false, false
 	if d = s.try(s, map[quota.Key]int64{c.Key: 7}, c); d.Admitted() || d.Outcomes[0].Used != 10 {
 		s.Fatalf("with what the records know: %+v", d)
 	}

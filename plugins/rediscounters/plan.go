@@ -199,17 +199,17 @@ func (r *run) packGroup(op opcode, g *group, cs []quota.Charge) {
 	}
 }
 
-// mode writes how the charge denies: 0 by what the counters and the records know,
-// 1 never, 2 by what the counters know.
+// mode writes how the charge is judged: 1 it never denies, 2 by what the counters
+// know, without the records; 3 both.
 func (p *packer) mode(ch *quota.Charge) {
-	switch {
-	case ch.Force:
-		p.int(1)
-	case ch.AsKnown:
-		p.int(2)
-	default:
-		p.int(0)
+	m := int64(0)
+	if ch.Force {
+		m++
 	}
+	if ch.AsKnown {
+		m += 2
+	}
+	p.int(m)
 }
 
 // packAmounts writes the Once and what is asked for. An unlimited charge has -1

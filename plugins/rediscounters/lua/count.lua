@@ -6,7 +6,7 @@
 --   group: epoch hash, meta, usage hash, token, digest, account, (rows) n, {row}
 --   row:   once key or 0, cost, what must fit, max (-1: unlimited), mode, field, end, spent, refunded
 --   rate:  window hash, once key or 0, cost, what must fit, max, mode, scope, width, index
---   mode:  0 denies, 1 does not, 2 denies by what is known here
+--   mode:  0 denies, 1 does not; 2 more where what is known here is enough
 -- op: 0 look, loading all (Peek), 1 take, 2 give back, 3 look as a take would,
 --     4 settle a take of which nobody knows whether it ran: give back what it took,
 --     5 settle such a giving back. Either keeps a call that comes later from running.
@@ -148,7 +148,7 @@ for i = 1, a[at] do
 				charged = math.min(cost, used)
 			end
 			overflow = overflow or back + charged > MAX
-		elseif not warm and a[at + 5] ~= 2 and (op == 0 or most >= 0 and a[at + 5] == 0) then
+		elseif not warm and a[at + 5] < 2 and (op == 0 or most >= 0 and a[at + 5] == 0) then
 			cold = cold or { g = i }
 			if cold.g == i then
 				cold[#cold + 1] = j
@@ -158,7 +158,7 @@ for i = 1, a[at] do
 				charged = cost
 				if most >= 0 and used + a[at + 3] > most then -- as quota.Charge.Fits
 					exceeded, whole = true, false
-					denied = denied or a[at + 5] ~= 1
+					denied = denied or a[at + 5] % 2 == 0
 				end
 			end
 			overflow = overflow or total + cost > MAX or used + cost > MAX
