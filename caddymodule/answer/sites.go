@@ -1,14 +1,17 @@
 package answer
 
 import (
+	"cmp"
 	"maps"
 	"net/http"
+	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 )
 
 // maxSites bounds of how many sites it is kept what was learned. A client may
-// make hosts up.
+// make hosts up: it cannot push out those that are in use.
 const maxSites = 256
 
 // Sites keeps what was learned of the backends of each site, so that a new
@@ -16,8 +19,13 @@ const maxSites = 256
 // value knows nothing.
 type Sites struct {
 	mu    sync.Mutex // of writers
-	known atomic.Pointer[map[site]*CORS]
-	order []site // in which they were learned; guarded by mu
+	known atomic.Pointer[map[site]*learned]
+}
+
+// learned is what backends of a site have said, and when it was last asked for.
+type learned struct {
+	CORS
+	used atomic.Int64 // Unix time, ns
 }
 
 // site is whose backends they are. The host alone would not do: a client may ask
@@ -48,45 +56,52 @@ func (o *Origins) Observe(host, origin string, h http.Header) {
 		c.Observe(origin, h)
 		return
 	}
-	learned := &CORS{}
-	if learned.Observe(origin, h); learned.grants.Load() != nil {
+	var news CORS
+	if news.Observe(origin, h); news.grants.Load() != nil {
 		o.sites.add(at).Observe(origin, h)
 	}
 }
 
 // Apply adds to a denial what lets a script of the request's origin read it, as CORS.Apply does.
 func (o *Origins) Apply(h http.Header, r *http.Request) {
-	var learned *grants
+	var said *grants
 	if c := o.sites.find(site{o.server, r.Host}); c != nil {
-		learned = c.grants.Load()
+		said = c.grants.Load()
 	}
-	permit(h, r, o.configured.grants.Load(), learned)
+	permit(h, r, o.configured.grants.Load(), said)
 }
 
-func (s *Sites) find(at site) *CORS {
-	if known := s.known.Load(); known != nil {
-		return (*known)[at]
+func (s *Sites) find(at site) *learned {
+	known := s.known.Load()
+	if known == nil {
+		return nil
 	}
-	return nil
+	c := (*known)[at]
+	if c != nil {
+		c.used.Store(time.Now().UnixNano())
+	}
+	return c
 }
 
-// add finds the site or makes it, in the place of the oldest where there are too many.
-func (s *Sites) add(at site) *CORS {
+// add finds the site or makes it, in the place of the one not asked for the longest
+// where there are too many.
+func (s *Sites) add(at site) *learned {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if c := s.find(at); c != nil {
 		return c
 	}
-	next := map[site]*CORS{}
+	next := map[site]*learned{}
 	if known := s.known.Load(); known != nil {
 		maps.Copy(next, *known)
 	}
-	if len(s.order) == maxSites {
-		delete(next, s.order[0])
-		s.order = append(s.order[:0], s.order[1:]...)
+	if len(next) == maxSites {
+		delete(next, slices.MinFunc(slices.Collect(maps.Keys(next)), func(a, b site) int {
+			return cmp.Compare(next[a].used.Load(), next[b].used.Load())
+		}))
 	}
-	s.order = append(s.order, at)
-	c := &CORS{}
+	c := &learned{}
+	c.used.Store(time.Now().UnixNano())
 	next[at] = c
 	s.known.Store(&next)
 	return c

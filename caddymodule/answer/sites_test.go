@@ -5,6 +5,8 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"testing"
+	"testing/synctest"
+	"time"
 )
 
 // allowed is what Access-Control-Allow-Origin a denial of the host has.
@@ -50,23 +52,31 @@ func TestSites(t *testing.T) {
 	}
 }
 
+// Whoever makes hosts up pushes out those that others made up, not those in use.
 func TestSitesAreBounded(t *testing.T) {
 	t.Parallel()
-	const app = "https://app.example"
-	var s Sites
-	o := s.Of(":80")
-	host := func(i int) string { return fmt.Sprintf("%d.example", i) }
-	for i := range maxSites + 1 {
-		o.Observe(host(i), app, allow(app, false))
-	}
-	if n := len(*s.known.Load()); n != maxSites {
-		t.Errorf("%d sites are kept", n)
-	}
-	for i, want := range map[int]string{0: "", 1: app, maxSites: app} {
-		if got := allowed(t, o, host(i), app); got != want {
-			t.Errorf("site %d: Access-Control-Allow-Origin = %q, want %q", i, got, want)
+	synctest.Test(t, func(t *testing.T) { // whose clock tells one site from the next
+		const app = "https://app.example"
+		var s Sites
+		o := s.Of(":80")
+		host := func(i int) string { return fmt.Sprintf("%d.example", i) }
+		for i := range 2 * maxSites {
+			time.Sleep(time.Millisecond)
+			o.Observe(host(i), app, allow(app, false))
+			time.Sleep(time.Millisecond)
+			if got := allowed(t, o, host(0), app); got != app {
+				t.Fatalf("the site in use is forgotten after %d others", i)
+			}
 		}
-	}
+		if n := len(*s.known.Load()); n != maxSites {
+			t.Errorf("%d sites are kept", n)
+		}
+		for i, want := range map[int]string{1: "", maxSites: "", maxSites + 1: app, 2*maxSites - 1: app} {
+			if got := allowed(t, o, host(i), app); got != want {
+				t.Errorf("site %d: Access-Control-Allow-Origin = %q, want %q", i, got, want)
+			}
+		}
+	})
 }
 
 func TestSitesObserveForNothing(t *testing.T) {
