@@ -62,9 +62,7 @@ func (r *Rule) key(req *http.Request, repl *caddy.Replacer) quota.Subject {
 			return quota.Subject("header:" + r.byText + "=" + v[0])
 		}
 	case quota.ByValue:
-		if v := repl.ReplaceAll(r.byText, ""); v != "" {
-			return quota.Subject("value:" + r.byText + "=" + v)
-		}
+		return r.valueKey(repl)
 	}
 	return ""
 }

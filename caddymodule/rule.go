@@ -51,6 +51,8 @@ type Rule struct {
 	matchers caddyhttp.MatcherSets
 	rule     *quota.Rule
 	byText   string // the canonical header name or the placeholder
+	// valueNames are the placeholders of a rule by placeholder.
+	valueNames []string
 	// keyParts say whose counters the limits use; none for rules by user, account or
 	// address. A request must not equivocate with them.
 	keyParts []keyPart
@@ -135,6 +137,9 @@ func (r *Rule) compile() {
 		r.byText = http.CanonicalHeaderKey(r.ByText)
 	}
 	r.keyParts = keyParts(c.By, r.byText)
+	if c.By == quota.ByValue {
+		r.valueNames = valueNames(r.byText)
+	}
 	r.rule = c
 	r.prepare()
 }

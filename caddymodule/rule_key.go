@@ -4,8 +4,10 @@ import (
 	"net/http"
 	"net/url"
 	"regexp"
+	"strconv"
 	"strings"
 
+	"github.com/caddyserver/caddy/v2"
 	"github.com/quotagate/quotagate/caddymodule/gate"
 	"github.com/quotagate/quotagate/caddymodule/quota"
 )
@@ -19,6 +21,46 @@ type keyPart struct {
 
 // sentPlaceholder is a placeholder for what a client may send several times.
 var sentPlaceholder = regexp.MustCompile(`\{http\.request\.(header|cookie|uri\.query)\.([^{}]+)\}`)
+
+// placeholders are those in the text of a rule by placeholder.
+var placeholders = regexp.MustCompile(`\{([^{}]+)\}`)
+
+// valueNames are the placeholders whose values are the key, without their braces.
+func valueNames(text string) []string {
+	var names []string
+	for _, m := range placeholders.FindAllStringSubmatch(text, -1) {
+		names = append(names, m[1])
+	}
+	return names
+}
+
+// valueKey is the text of a rule by placeholder with its values; empty if it has none.
+// Of several each is preceded by its length: no two lists read alike.
+func (r *Rule) valueKey(repl *caddy.Replacer) quota.Subject {
+	if len(r.valueNames) == 1 {
+		v, _ := repl.GetString(r.valueNames[0])
+		return r.valueSubject(v)
+	}
+	var all []byte
+	found := false
+	for _, name := range r.valueNames {
+		v, _ := repl.GetString(name)
+		found = found || v != ""
+		all = append(strconv.AppendInt(all, int64(len(v)), 10), ':')
+		all = append(all, v...)
+	}
+	if !found {
+		return ""
+	}
+	return r.valueSubject(string(all))
+}
+
+func (r *Rule) valueSubject(v string) quota.Subject {
+	if v == "" {
+		return ""
+	}
+	return quota.Subject("value:" + r.byText + "=" + v)
+}
 
 // keyParts are those of a rule by header, or those that the text of a rule by placeholder names.
 func keyParts(by quota.By, text string) []keyPart {
@@ -59,17 +101,37 @@ func (r *Rule) equivocal(req *http.Request) error {
 
 func equivocalHeader(r *http.Request, name string) bool { return gate.Equivocal(r.Header, name) }
 
-// equivocalCookie reports whether the cookie was sent more than once.
+// equivocalCookie reports whether the cookie was sent more than once, in another
+// case, in which Caddy takes it and backends do not, or so that net/http leaves it out.
 func equivocalCookie(r *http.Request, name string) bool {
 	sent := 0
 	for _, line := range r.Header["Cookie"] {
 		for pair := range strings.SplitSeq(line, ";") {
-			if key, _, _ := strings.Cut(pair, "="); strings.TrimSpace(key) == name {
-				sent++
+			key, value, _ := strings.Cut(pair, "=")
+			if !strings.EqualFold(gate.TrimCookie(key), name) {
+				continue
 			}
+			if strings.Trim(key, " \t") != name || !isCookieValue(strings.Trim(value, " \t")) {
+				return true
+			}
+			sent++
 		}
 	}
 	return sent > 1
+}
+
+// isCookieValue reports whether net/http reads the value: RFC 6265, section 4.1.1,
+// and what it takes beyond that, spaces and commas.
+func isCookieValue(v string) bool {
+	if n := len(v); n >= 2 && v[0] == '"' && v[n-1] == '"' {
+		v = v[1 : n-1]
+	}
+	for i := range len(v) {
+		if c := v[i]; c < ' ' || c >= 0x7f || c == '"' || c == '\\' {
+			return false
+		}
+	}
+	return true
 }
 
 // equivocalQuery reports whether the parameter was sent more than once, or so that

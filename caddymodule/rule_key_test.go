@@ -4,6 +4,10 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"github.com/quotagate/quotagate/caddymodule/quota"
 )
 
 func TestRuleRefusesEquivocalKeys(t *testing.T) {
@@ -38,6 +42,14 @@ func TestRuleRefusesEquivocalKeys(t *testing.T) {
 		{cookie, "", "Cookie: x=1; tenant=a", ""},
 		{cookie, "", "Cookie: tenant=a; tenant=b", "cookie tenant"},
 		{cookie, "", "Cookie: tenant=a, Cookie: tenant=b", "cookie tenant"},
+		{cookie, "", "Cookie: tenant=a b", ""},
+		{cookie, "", `Cookie: tenant="a"`, ""},
+		{cookie, "", "Cookie: Tenant=a; tenant=b", "cookie tenant"},
+		{cookie, "", "Cookie: Tenant=a", "cookie tenant"},
+		{cookie, "", "Cookie: tenant=a; \xa0tenant=b", "cookie tenant"},
+		{cookie, "", "Cookie: tenant\x85=b", "cookie tenant"},
+		{cookie, "", `Cookie: tenant="a"b"`, "cookie tenant"},
+		{cookie, "", "Cookie: tenant=\xe9", "cookie tenant"},
 		{"account", "tenant=a&tenant=b", "X-Tenant: a, X-Tenant: b", ""},
 	} {
 		req := httptest.NewRequestWithContext(t.Context(), "GET", "/?"+tc.query, nil)
@@ -72,5 +84,35 @@ func TestEquivocalKeysCostNothing(t *testing.T) {
 	req.Header.Set("Cookie", "x=1; tenant=a")
 	if n := testing.AllocsPerRun(100, func() { _ = rule.equivocal(req) }); n > 1 { // a copy of the header's name
 		t.Errorf("%v allocations where nothing is refused", n)
+	}
+}
+
+// Values that a client chooses cannot make up those of another: each has its bounds.
+func TestValueKeys(t *testing.T) {
+	t.Parallel()
+	const two = "{http.request.header.X-A}-{http.request.header.X-B}"
+	key := func(by, a, b string) quota.Subject {
+		rule := parseRuleText(t, "by "+by)
+		rule.compile()
+		req := httptest.NewRequestWithContext(t.Context(), "GET", "/", nil)
+		req.Header.Set("X-A", a)
+		req.Header.Set("X-B", b)
+		repl := caddy.NewReplacer()
+		caddyhttp.PrepareRequest(req, repl, httptest.NewRecorder(), &caddyhttp.Server{})
+		return rule.key(req, repl)
+	}
+	seen := map[quota.Subject]string{}
+	for _, values := range [][2]string{{"1", "23"}, {"12", "3"}, {"1-2", "3"}, {"1", "2-3"}, {"", "123"}, {"123", ""}, {"1:2", "3"}, {"1", "1:23"}} {
+		k := key(two, values[0], values[1])
+		if other, dup := seen[k]; dup || k == "" {
+			t.Errorf("%q has the key of %s: %q", values, other, k)
+		}
+		seen[k] = strings.Join(values[:], ", ")
+	}
+	if k := key(two, "", ""); k != "" {
+		t.Errorf("without values: %q, want none", k)
+	}
+	if k := key("{http.request.header.X-A}", "x", ""); k != "value:{http.request.header.X-A}=x" {
+		t.Errorf("of one placeholder: %q", k)
 	}
 }

@@ -32,7 +32,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 		return nil
 	}
 	if answer.IsPreflight(r) {
-		return next.ServeHTTP(newExchange(h, w, r), r)
+		return h.preflight(newExchange(h, w, r), r, next)
 	}
 	g, err := h.app.Gate()
 	if err != nil {
@@ -60,6 +60,16 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	x.fields.Build(x.ticket.Charges(), x.ticket.Decision(), x.ticket.Began())
 	h.forward(r.Header, &x.caller)
 	return h.pass(x, r, next)
+}
+
+// preflight passes on what a browser asks before a request: it has no credential,
+// and so nobody is charged. It tells the backend no more of a caller than others do.
+func (h *Handler) preflight(x *exchange, r *http.Request, next caddyhttp.Handler) error {
+	if err := gate.Ambiguous(r); err != nil {
+		return h.refuse(x, r, err)
+	}
+	guardTrailers(r)
+	return next.ServeHTTP(x, r)
 }
 
 // Identify tells who sent the request and what it may do. A caller that is

@@ -38,7 +38,7 @@ func (g *Gate) Identify(r *http.Request, clientIP string) (Identity, error) {
 }
 
 func (g *Gate) identify(id *Identity, r *http.Request) error {
-	if err := ambiguous(r); err != nil {
+	if err := Ambiguous(r); err != nil {
 		return err
 	}
 	unclaimed := false
@@ -92,9 +92,9 @@ func invalid(err error) *InvalidError {
 	return &InvalidError{Reason: err.Error()}
 }
 
-// ambiguous refuses what a backend could resolve to another caller or route
-// than the gateway did.
-func ambiguous(r *http.Request) error {
+// Ambiguous refuses what a backend could resolve to another caller or route
+// than the gateway did. An error is a *quota.Denial.
+func Ambiguous(r *http.Request) error {
 	if len(r.Header["Authorization"]) > 1 {
 		return badRequest("More than one Authorization header was sent")
 	}

@@ -15,19 +15,26 @@ func TestTrailersNameNobody(t *testing.T) {
 	t.Parallel()
 	m := &mirror{}
 	g := start(t, "", site(serve(t, m), apiSite))
-	request := func(trailers ...string) string {
-		return "POST /items HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer " + access("honest") +
-			"\r\nTransfer-Encoding: chunked\r\nTrailer: X-Sum\r\nConnection: close\r\n\r\n5\r\nhello\r\n0\r\n" +
-			strings.Join(trailers, "\r\n") + "\r\n\r\n"
-	}
-	wire(t, g.addr, request("X-Sum: 42", "Authorization: Bearer "+access("victim"), "Cookie: session=victim",
-		"X-Api-Key: victim", "X-Org-Id: victim", "X-Quota-User: victim", "X_Quota_Account: victim"))
-	seen := m.take()
-	if !strings.Contains(seen, `X-Sum: ["42"]`) {
-		t.Errorf("an honest trailer did not reach the backend:\n%s", seen)
-	}
-	if strings.Contains(seen, "victim") || strings.Contains(seen, access("victim")) {
-		t.Errorf("a trailer tells the backend who asks:\n%s", seen)
+	for kind, head := range map[string]string{
+		"a request":   "POST /items HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer " + access("honest"),
+		"a preflight": "OPTIONS /items HTTP/1.1\r\nHost: x\r\nOrigin: https://x.example\r\nAccess-Control-Request-Method: GET",
+	} {
+		request := func(announced string, trailers ...string) string {
+			return head + "\r\nTransfer-Encoding: chunked\r\nTrailer: " + announced + "\r\nConnection: close\r\n\r\n5\r\nhello\r\n0\r\n" +
+				strings.Join(trailers, "\r\n") + "\r\n\r\n"
+		}
+		wire(t, g.addr, request("X-Sum", "X-Sum: 42", "Authorization: Bearer "+access("victim"), "Cookie: session=victim",
+			"X-Api-Key: victim", "X-Org-Id: victim", "X-Quota-User: victim", "X_Quota_Account: victim"))
+		seen := m.take()
+		if !strings.Contains(seen, `X-Sum: ["42"]`) {
+			t.Errorf("an honest trailer of %s did not reach the backend:\n%s", kind, seen)
+		}
+		if strings.Contains(seen, "victim") || strings.Contains(seen, access("victim")) {
+			t.Errorf("a trailer of %s tells the backend who asks:\n%s", kind, seen)
+		}
+		if answer := wire(t, g.addr, request("X-Quota-User", "X-Quota-User: victim")); !strings.HasPrefix(answer, "HTTP/1.1 400 ") || m.take() != "" {
+			t.Errorf("%s that announces a trailer with its caller is answered %q", kind, answer)
+		}
 	}
 }
 

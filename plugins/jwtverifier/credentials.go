@@ -22,7 +22,7 @@ func (s *settings) bearer(values []string) (token string, found bool) {
 	if len(values) == 0 {
 		return "", false
 	}
-	v, n := trimBytes(values[0]), len(s.scheme)
+	v, n := gate.TrimCookie(values[0]), len(s.scheme)
 	if len(v) < n || !strings.EqualFold(v[:n], s.scheme) || len(v) > n && isTokenByte(v[n]) {
 		return "", false
 	}
@@ -103,32 +103,18 @@ func isWorthless(err error) bool {
 	return ok
 }
 
-// cookieSpace is what backends in use trim around the parts of a cookie.
-const cookieSpace = " \t\v\f\x1c\x1d\x1e\x1f\x85\xa0"
-
 // nextCookie takes the next pair off a Cookie header (RFC 6265 section 4.2.1),
 // and its value if it has the name; "" otherwise. It is more lenient than
 // net/http, which drops a pair that it does not like: the backend may like it.
 func nextCookie(line, name string) (value, rest string) {
 	pair, rest, _ := strings.Cut(line, ";")
 	key, value, ok := strings.Cut(pair, "=")
-	if !ok || trimBytes(key) != name {
+	if !ok || gate.TrimCookie(key) != name {
 		return "", rest
 	}
-	value = trimBytes(value)
+	value = gate.TrimCookie(value)
 	if n := len(value); n >= 2 && value[0] == '"' && value[n-1] == '"' {
 		value = value[1 : n-1]
 	}
 	return value, rest
-}
-
-// trimBytes trims bytes, where strings.Trim would trim characters of UTF-8.
-func trimBytes(s string) string {
-	for s != "" && strings.IndexByte(cookieSpace, s[0]) >= 0 {
-		s = s[1:]
-	}
-	for s != "" && strings.IndexByte(cookieSpace, s[len(s)-1]) >= 0 {
-		s = s[:len(s)-1]
-	}
-	return s
 }
