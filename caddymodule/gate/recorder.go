@@ -138,11 +138,11 @@ func (r *recorder) run(ctx context.Context) {
 			return
 		case <-r.answered:
 			if r.stats.FlushFailing() {
-				r.flush(context.WithoutCancel(ctx), false)
+				_ = r.flush(context.WithoutCancel(ctx), false) // reported
 			}
 		case <-ticker.C:
 			// Stop waits for a flush that has begun: cut off, nobody knew what became of it.
-			r.flush(context.WithoutCancel(ctx), r.ticks%chartsEvery == 0)
+			_ = r.flush(context.WithoutCancel(ctx), r.ticks%chartsEvery == 0) // reported
 			r.maintain(ctx)
 		}
 	}
@@ -172,8 +172,8 @@ func (r *recorder) maintain(ctx context.Context) {
 }
 
 // flush writes the totals that are not written yet, and the charts if it is
-// their turn: they may lag, for less work. What fails is kept.
-func (r *recorder) flush(ctx context.Context, charts bool) {
+// their turn: they may lag, for less work. What fails is kept, and reported.
+func (r *recorder) flush(ctx context.Context, charts bool) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	ctx, cancel := context.WithCancelCause(ctx)
@@ -189,12 +189,13 @@ func (r *recorder) flush(ctx context.Context, charts bool) {
 			err = fmt.Errorf("%w: %w", cause, err)
 		}
 		r.failed(err)
-		return
+		return err
 	}
 	if r.stats.flushFailing.Swap(false) {
 		r.log.Info("usage is flushed again")
 	}
 	r.stats.lastFlush.Store(time.Now().UnixNano())
+	return nil
 }
 
 // rounds writes until nothing is left.

@@ -137,7 +137,7 @@ func (rt *Runtime) Stop(ctx context.Context) {
 		rt.guard.local.untake() // they may have lost it since, and nobody would hand it over again
 		rt.guard.handOver(ctx)
 	}
-	rt.recorder.flush(ctx, true)
+	_ = rt.recorder.flush(ctx, true) // it has logged what is not written
 }
 
 // watch follows the changes; after a failure everything cached is in doubt.
@@ -272,4 +272,5 @@ func (rt *Runtime) Gateways() int {
 }
 
 // Flush writes usage to the records now.
-func (rt *Runtime) Flush(ctx context.Context) { rt.recorder.flush(ctx, true) }
+// An error says that some is not written yet; it is tried again.
+func (rt *Runtime) Flush(ctx context.Context) error { return rt.recorder.flush(ctx, true) }

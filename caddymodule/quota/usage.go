@@ -140,6 +140,8 @@ type Flush struct {
 	// Process names the gateway process, whatever epochs it has: those that live
 	// share the limits. Empty: it judges no requests, or the epoch is another's.
 	Process string
+	// Seq numbers the flushes that carry charts, which are the last of what is written
+	// at a time. 0: there is more to come.
 	Seq     int64
 	Rollups []Rollup
 	Seen    []Seen

@@ -13,15 +13,16 @@ import (
 )
 
 // addRollups adds the flush's deltas unless it, or a later one, was applied before.
+// Its number also tells that all which its process had counted is written.
 func (s *Store) addRollups(ctx context.Context, tx sqlgen.DBTX, f *quota.Flush) error {
-	if len(f.Rollups) == 0 {
+	if f.Seq == 0 {
 		return nil
 	}
 	n, err := sqlgen.New(tx).AdvanceFlush(ctx, sqlgen.AdvanceFlushParams{Epoch: f.Epoch, FlushSeq: f.Seq})
 	if err != nil {
 		return fmt.Errorf("numbering flush: %w", err)
 	}
-	if n == 0 {
+	if n == 0 || len(f.Rollups) == 0 {
 		return nil
 	}
 	b := s.batched(tx)

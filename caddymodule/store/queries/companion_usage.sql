@@ -16,7 +16,7 @@ SELECT metric, CAST(value - counted AS BIGINT) AS set_offset FROM usage_levels W
 INSERT INTO usage_levels (account_id, metric, value, measured_at) VALUES ($1, $2, $3, $4)
 ON CONFLICT (account_id, metric) DO UPDATE SET value = excluded.value, measured_at = excluded.measured_at;
 
--- name: Heartbeats :many
--- Of processes that judge requests, the latest of each last.
-SELECT CAST(process AS TEXT) AS process, last_seen_at FROM gateway_epochs
-WHERE process IS NOT NULL AND process <> $2 AND closed_at IS NULL AND last_seen_at >= $1 ORDER BY last_seen_at;
+-- name: LatestFlushes :many
+-- Of processes that judge requests and live, the number of the latest flush that ended a round.
+SELECT CAST(process AS TEXT) AS process, CAST(MAX(flush_seq) AS BIGINT) AS flush_seq FROM gateway_epochs
+WHERE process IS NOT NULL AND process <> $2 AND closed_at IS NULL AND last_seen_at >= $1 GROUP BY process;

@@ -43,32 +43,32 @@ func (q *Queries) AddAdjustment(ctx context.Context, arg AddAdjustmentParams) er
 	return err
 }
 
-const heartbeats = `-- name: Heartbeats :many
-SELECT CAST(process AS TEXT) AS process, last_seen_at FROM gateway_epochs
-WHERE process IS NOT NULL AND process <> $2 AND closed_at IS NULL AND last_seen_at >= $1 ORDER BY last_seen_at
+const latestFlushes = `-- name: LatestFlushes :many
+SELECT CAST(process AS TEXT) AS process, CAST(MAX(flush_seq) AS BIGINT) AS flush_seq FROM gateway_epochs
+WHERE process IS NOT NULL AND process <> $2 AND closed_at IS NULL AND last_seen_at >= $1 GROUP BY process
 `
 
-type HeartbeatsParams struct {
+type LatestFlushesParams struct {
 	LastSeenAt column.Time
 	Process    sql.NullString
 }
 
-type HeartbeatsRow struct {
-	Process    string
-	LastSeenAt column.Time
+type LatestFlushesRow struct {
+	Process  string
+	FlushSeq int64
 }
 
-// Of processes that judge requests, the latest of each last.
-func (q *Queries) Heartbeats(ctx context.Context, arg HeartbeatsParams) ([]HeartbeatsRow, error) {
-	rows, err := q.db.QueryContext(ctx, heartbeats, arg.LastSeenAt, arg.Process)
+// Of processes that judge requests and live, the number of the latest flush that ended a round.
+func (q *Queries) LatestFlushes(ctx context.Context, arg LatestFlushesParams) ([]LatestFlushesRow, error) {
+	rows, err := q.db.QueryContext(ctx, latestFlushes, arg.LastSeenAt, arg.Process)
 	if err != nil {
 		return nil, err
 	}
 	defer rows.Close()
-	var items []HeartbeatsRow
+	var items []LatestFlushesRow
 	for rows.Next() {
-		var i HeartbeatsRow
-		if err := rows.Scan(&i.Process, &i.LastSeenAt); err != nil {
+		var i LatestFlushesRow
+		if err := rows.Scan(&i.Process, &i.FlushSeq); err != nil {
 			return nil, err
 		}
 		items = append(items, i)

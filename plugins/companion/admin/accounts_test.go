@@ -1,6 +1,7 @@
 package admin
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
@@ -213,6 +214,9 @@ func TestLevelIsSet(t *testing.T) {
 			t.Errorf("%s %s: %d %s", metric, body, r.Code, r.Body)
 		}
 	}
+	f.unwritten = errors.New("the records hang")
+	f.do("PUT", path+"storage_bytes", `{"value": 1}`).want(503)
+	f.unwritten = nil
 	if n := f.number("SELECT COUNT(*) FROM audit_events WHERE action = 'usage.level_set'"); n != 2 {
 		t.Errorf("%d events", n)
 	}

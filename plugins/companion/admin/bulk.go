@@ -69,7 +69,7 @@ func (s *service) bulk(ctx context.Context, st *store.Companion, in *bulkInput) 
 	case b.DurationDays != 0 && b.PlanName == "":
 		return bulkAnswer{}, "", api.Invalid("duration_days", "needs a plan_name")
 	}
-	s.learn(ctx)
+	_ = s.learn(ctx)
 	ids, err := s.bulkIDs(ctx, st, b)
 	if err != nil {
 		return bulkAnswer{}, "", err

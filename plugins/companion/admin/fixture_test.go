@@ -51,6 +51,7 @@ type fixture struct {
 	resets                  []string
 	emptying                func() error // called when counters have been emptied
 	learned                 int
+	unwritten               error // what flushing ends with
 }
 
 type callerKey struct{}
@@ -320,8 +321,9 @@ func (r *reply) wantBody(document string) {
 }
 
 // learn counts how often the callers seen were asked for.
-func (f *fixture) learn(context.Context) {
+func (f *fixture) learn(context.Context) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.learned++
+	return f.unwritten
 }

@@ -92,12 +92,14 @@ func (h *Handler) reset(ctx context.Context, subject quota.Subject, scopes []str
 	return counters.Reset(ctx, subject, scopes)
 }
 
-// learn flushes what this process has counted, and with it the callers seen. A
-// fault is the recorder's, which reports it and tries again.
-func (h *Handler) learn(ctx context.Context) {
-	if g, err := h.app.Quota().Gate(); err == nil {
-		g.Runtime().Flush(ctx)
+// learn flushes what this process has counted, and with it the callers seen, to its
+// end: a client that leaves is no fault of the records.
+func (h *Handler) learn(ctx context.Context) error {
+	g, err := h.app.Quota().Gate()
+	if err != nil {
+		return fmt.Errorf("opening the gate: %w", err)
 	}
+	return g.Runtime().Flush(context.WithoutCancel(ctx))
 }
 
 // process is what the records call this process.

@@ -27,7 +27,8 @@ type service struct {
 	reset func(ctx context.Context, subject quota.Subject, scopes []string) ([]string, error)
 	// learn writes the callers into the records whom this process has seen since
 	// it last did, and what it has counted: without a host's table they are the directory.
-	learn func(ctx context.Context)
+	// A fault is reported already, and tried again.
+	learn func(ctx context.Context) error
 	// process is what the records call this process; empty: it does not count.
 	process func() string
 	// local reports whether the counters are those of this process alone.
@@ -118,7 +119,7 @@ func add[I, O any](a huma.API, s *service, op huma.Operation, f func(context.Con
 			var tag string
 			body, tag, err = f(ctx, st, in)
 			if errors.Is(err, store.ErrUserNotFound) || errors.Is(err, store.ErrAccountNotFound) {
-				s.learn(ctx) // it may have asked for the first time a moment ago
+				_ = s.learn(ctx) // it may have asked for the first time a moment ago
 				body, tag, err = f(ctx, st, in)
 			}
 			if err == nil {

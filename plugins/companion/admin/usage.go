@@ -9,6 +9,7 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/quotagate/quotagate/caddymodule/store"
 	"github.com/quotagate/quotagate/plugins/companion/api"
+	"go.uber.org/zap"
 )
 
 type adjustUsageInput struct {
@@ -100,9 +101,13 @@ func (s *service) setLevel(ctx context.Context, st *store.Companion, in *setLeve
 	}
 	l := store.Level{Account: account, Metric: in.Metric, Value: in.Body.Value, MeasuredAt: s.now()}
 	set(&l.MeasuredAt, in.Body.MeasuredAt)
-	s.learn(ctx)
-	if err := st.AwaitFlushes(ctx, s.process()); err != nil {
-		return usageLevel{}, "", err
+	err = s.learn(ctx)
+	if err == nil {
+		err = st.AwaitFlushes(ctx, s.process())
+	}
+	if err != nil { // what is counted and not written would be added to the level
+		s.log.Error("what was counted is not all written: a level cannot be measured", zap.Error(err))
+		return usageLevel{}, "", api.Unavailable()
 	}
 	before, err := st.MeasureLevel(ctx, api.Actor(ctx), l, in.Body.Reason)
 	if errors.Is(err, store.ErrUnknownMetric) {

@@ -119,7 +119,7 @@ func (s *service) listUsers(ctx context.Context, st *store.Companion, in *userLi
 		return adminUserList{}, "", api.InvalidQuery("skip", "cannot be used together with cursor")
 	}
 	if in.Cursor == "" && in.Skip == 0 {
-		s.learn(ctx)
+		_ = s.learn(ctx)
 	}
 	users, err := st.ListUsers(ctx, store.UserFilter{Search: in.Search, Status: in.Status, Plan: in.Plan}, store.UserPage{
 		Sort: in.Sort, Limit: int(in.Limit), Skip: int(in.Skip), After: in.Cursor,
