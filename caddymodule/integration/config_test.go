@@ -126,18 +126,21 @@ func TestSystemdUnits(t *testing.T) {
 	}
 }
 
+// composed is what the containers' file says of one.
+type composed struct {
+	Image       string
+	Command     any
+	Environment map[string]string
+	Volumes     []string
+	Build       struct{ Context, Dockerfile string }
+}
+
 // The containers run what the project has, with what the gateways expect of their servers.
 func TestCompose(t *testing.T) {
 	t.Parallel()
 	var c struct {
-		Services map[string]struct {
-			Image       string
-			Command     any
-			Environment map[string]string
-			Volumes     []string
-			Build       struct{ Context, Dockerfile string }
-		}
-		Volumes map[string]any
+		Services map[string]composed
+		Volumes  map[string]any
 	}
 	dir := "../../examples/production"
 	if err := yaml.Unmarshal([]byte(read(t, dir+"/compose.yaml")), &c); err != nil {
@@ -149,6 +152,7 @@ func TestCompose(t *testing.T) {
 		}
 		if s.Build.Context != "" {
 			read(t, filepath.Join(dir, s.Build.Context, s.Build.Dockerfile))
+			starts(t, name, s)
 		}
 		for _, v := range s.Volumes {
 			source, _, _ := strings.Cut(v, ":")
@@ -170,6 +174,44 @@ func TestCompose(t *testing.T) {
 				t.Errorf("the Dockerfile copies %s, which is not there: %v", file, err)
 			}
 		}
+	}
+}
+
+// starts checks a container of ours: its config is valid in its environment, names all
+// of that, and has the companion in it if that is what the container is for.
+func starts(t *testing.T, name string, s composed) {
+	t.Helper()
+	path, err := binary()
+	if err != nil {
+		t.Fatal(err)
+	}
+	args, err := yaml.Marshal(s.Command)
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := "../../config/" + regexp.MustCompile(`[a-z]+\.Caddyfile`).FindString(string(args))
+	config := read(t, file)
+	given := regexp.MustCompile(`\$\{(\w+)(:-([^}]*)|:\?[^}]*)?\}`)
+	env := append(os.Environ(), "HOME="+t.TempDir())
+	for key, value := range s.Environment {
+		value = given.ReplaceAllStringFunc(value, func(v string) string {
+			if m := given.FindStringSubmatch(v); strings.HasPrefix(m[2], ":-") {
+				return m[3]
+			}
+			return secret
+		})
+		env = append(env, key+"="+value)
+		if !strings.HasPrefix(key, "GO") && !regexp.MustCompile(`\b`+key+`\b`).MatchString(config) {
+			t.Errorf("%s is told %s, which %s does not name", name, key, file)
+		}
+	}
+	cmd := command(t.Context(), path, "validate", "--config", file, "--adapter", "caddyfile")
+	cmd.Env = env
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Errorf("%s: %v: %s", name, err, out)
+	}
+	if sells := strings.Contains(config, "quota_companion"); sells != (name == "companion") {
+		t.Errorf("%s has the companion in it: %v", name, sells)
 	}
 }
 
