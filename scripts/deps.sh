@@ -53,7 +53,7 @@ fi
 {
 	echo "The tests need what is not installed: ${packages[*]} (names of Debian packages)."
 	echo "On Debian or Ubuntu: sudo apt-get install --no-install-recommends ${packages[*]}"
-	echo "Elsewhere: install a C compiler (gcc, or set CC), the PostgreSQL server, Prometheus' promtool, and for Python 3"
-	echo "what examples/fastapi/README.md names, as your system calls them."
+	echo "Elsewhere: install a C compiler (gcc, or set CC), the PostgreSQL server, redis-server with redis-cli,"
+	echo "Prometheus' promtool, systemd-analyze, curl, and for Python 3 what examples/fastapi/README.md names, as your system calls them."
 } >&2
 exit 1
