@@ -374,7 +374,7 @@ func (n *fakeNode) Flushed(t quota.EpochTotals) {
 	defer n.mu.Unlock()
 	known := n.totals[t.Epoch]
 	for i := range t.Rows {
-		if row := known[rowKey(&t.Rows[i])]; row != nil && row.Total == t.Rows[i] {
+		if row := known[t.Rows[i].Key()]; row != nil && row.Total == t.Rows[i] {
 			row.dirty = false
 		}
 	}
@@ -416,7 +416,7 @@ func (n *fakeNode) KeepEpoch(_ context.Context, epoch string, rows []quota.Total
 			n.s.epochs[epoch] = map[quota.Key]quota.Total{}
 		}
 		for i := range rows {
-			n.s.epochs[epoch][rowKey(&rows[i])] = rows[i]
+			n.s.epochs[epoch][rows[i].Key()] = rows[i]
 		}
 		n.s.gen++
 		return nil

@@ -1,7 +1,6 @@
 package gate
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"maps"
@@ -95,14 +94,14 @@ func (l *local) Totals() []quota.EpochTotals {
 		for k, tally := range e.tallies {
 			t.Rows = tally.appendRow(t.Rows, k)
 		}
-		sortRows(t.Rows)
+		quota.SortTotals(t.Rows)
 		out = append(out, t)
 	}
 	last := quota.EpochTotals{Epoch: l.current}
 	for k, u := range l.dirty {
 		last.Rows = u.appendRow(last.Rows, k)
 	}
-	sortRows(last.Rows)
+	quota.SortTotals(last.Rows)
 	return append(out, last)
 }
 
@@ -121,28 +120,13 @@ func (t *localTally) row(k quota.Key) quota.Total {
 	}
 }
 
-func sortRows(rows []quota.Total) {
-	slices.SortFunc(rows, func(a, b quota.Total) int {
-		return cmp.Or(
-			cmp.Compare(a.Account, b.Account), cmp.Compare(a.Metric, b.Metric),
-			cmp.Compare(a.Period, b.Period), cmp.Compare(a.Start, b.Start),
-		)
-	})
-}
-
-func rowKey(r *quota.Total) quota.Key {
-	return quota.Key{
-		Digest: r.Account.Digest(), Name: r.Metric, Space: quota.SpaceUsage, Period: r.Period, Start: r.Start,
-	}
-}
-
 // Flushed implements Ledger.
 func (l *local) Flushed(t quota.EpochTotals) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if t.Epoch == l.current {
 		for i := range t.Rows {
-			k := rowKey(&t.Rows[i])
+			k := t.Rows[i].Key()
 			if u := l.usage[k]; u != nil {
 				if u.acknowledge(&t.Rows[i]); !u.dirty() {
 					delete(l.dirty, k)
@@ -156,7 +140,7 @@ func (l *local) Flushed(t quota.EpochTotals) {
 		return
 	}
 	for i := range t.Rows {
-		k := rowKey(&t.Rows[i])
+		k := t.Rows[i].Key()
 		if tally := e.tallies[k]; tally != nil {
 			tally.acknowledge(&t.Rows[i])
 		}
@@ -194,7 +178,7 @@ func (l *local) drop(epoch string) {
 func (l *local) Rebase(closed string, rows []quota.Total) {
 	recorded := make(map[quota.Key]*quota.Total, len(rows))
 	for i := range rows {
-		recorded[rowKey(&rows[i])] = &rows[i]
+		recorded[rows[i].Key()] = &rows[i]
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -258,7 +242,7 @@ func (l *local) untaken() []quota.EpochTotals {
 		for k, tally := range e.tallies {
 			t.Rows = append(t.Rows, tally.row(k))
 		}
-		sortRows(t.Rows)
+		quota.SortTotals(t.Rows)
 		out = append(out, t)
 	}
 	return out

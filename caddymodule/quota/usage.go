@@ -1,7 +1,9 @@
 package quota
 
 import (
+	"cmp"
 	"fmt"
+	"slices"
 	"time"
 )
 
@@ -15,8 +17,22 @@ type Total struct {
 	Spent, Refunded int64
 }
 
-// EpochTotals are totals of one gateway process's epoch, sorted by account,
-// metric, period and start.
+// Key is the counter of the total: its digest is the account's, as in all usage charges.
+func (t *Total) Key() Key {
+	return Key{Digest: t.Account.Digest(), Name: t.Metric, Space: SpaceUsage, Period: t.Period, Start: t.Start}
+}
+
+// SortTotals sorts totals as EpochTotals has them: by account, metric, period and start.
+func SortTotals(totals []Total) {
+	slices.SortFunc(totals, func(a, b Total) int {
+		return cmp.Or(
+			cmp.Compare(a.Account, b.Account), cmp.Compare(a.Metric, b.Metric),
+			cmp.Compare(a.Period, b.Period), cmp.Compare(a.Start, b.Start),
+		)
+	})
+}
+
+// EpochTotals are totals of one gateway process's epoch, sorted as SortTotals does.
 type EpochTotals struct {
 	Epoch string // UUIDv7
 	Rows  []Total

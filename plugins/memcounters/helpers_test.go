@@ -83,7 +83,7 @@ type ledger map[ledgerKey]quota.Total
 func (l ledger) apply(t quota.EpochTotals) {
 	for i := range t.Rows {
 		r := t.Rows[i]
-		k := ledgerKey{t.Epoch, rowKey(&r)}
+		k := ledgerKey{t.Epoch, r.Key()}
 		r.Spent, r.Refunded = max(r.Spent, l[k].Spent), max(r.Refunded, l[k].Refunded)
 		l[k] = r
 	}

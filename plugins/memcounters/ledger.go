@@ -1,7 +1,6 @@
 package memcounters
 
 import (
-	"cmp"
 	"slices"
 
 	"github.com/quotagate/quotagate/caddymodule/quota"
@@ -32,7 +31,7 @@ func (e *Engine) endedRows(epoch string) []quota.Total {
 		}
 		s.mu.Unlock()
 	}
-	sortRows(rows)
+	quota.SortTotals(rows)
 	return rows
 }
 
@@ -46,24 +45,8 @@ func (e *Engine) currentRows() []quota.Total {
 		}
 		s.mu.Unlock()
 	}
-	sortRows(rows)
+	quota.SortTotals(rows)
 	return rows
-}
-
-func sortRows(rows []quota.Total) {
-	slices.SortFunc(rows, func(a, b quota.Total) int {
-		return cmp.Or(
-			cmp.Compare(a.Account, b.Account), cmp.Compare(a.Metric, b.Metric),
-			cmp.Compare(a.Period, b.Period), cmp.Compare(a.Start, b.Start),
-		)
-	})
-}
-
-// rowKey is the counter of a row: its digest is the account's, as in all usage charges.
-func rowKey(r *quota.Total) quota.Key {
-	return quota.Key{
-		Digest: r.Account.Digest(), Name: r.Metric, Space: quota.SpaceUsage, Period: r.Period, Start: r.Start,
-	}
 }
 
 // Flushed acknowledges what Totals gave. A total that has grown since stays to
@@ -88,7 +71,7 @@ func (e *Engine) Flushed(t quota.EpochTotals) {
 }
 
 func (e *Engine) acknowledge(epoch string, current bool, row *quota.Total) {
-	k := rowKey(row)
+	k := row.Key()
 	s := e.shard(k.Digest)
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -153,7 +136,7 @@ func (e *Engine) forgetEpoch(epoch string) {
 func (e *Engine) Rebase(closed string, rows []quota.Total) {
 	recorded := make(map[quota.Key]*quota.Total, len(rows))
 	for i := range rows {
-		recorded[rowKey(&rows[i])] = &rows[i]
+		recorded[rows[i].Key()] = &rows[i]
 	}
 	e.ledger.Lock()
 	defer e.ledger.Unlock()

@@ -35,7 +35,7 @@ func (e *Engine) EpochTotals(ctx context.Context, id string) ([]quota.Total, err
 			rows = append(rows, t)
 		}
 	}
-	sortRows(rows)
+	quota.SortTotals(rows)
 	return rows, nil
 }
 

@@ -77,7 +77,7 @@ func (l *ledger) base(k quota.Key, cold *quota.ColdError) quota.Base {
 	}
 	for id, r := range l.rows {
 		epoch, _, _ := strings.Cut(id, "|")
-		if i := slices.Index(cold.Except, epoch); rowKey(&r) != k {
+		if i := slices.Index(cold.Except, epoch); r.Key() != k {
 			continue
 		} else if i < 0 || l.compacted[epoch] {
 			b.Used += r.Spent - r.Refunded

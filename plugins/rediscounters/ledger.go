@@ -32,7 +32,7 @@ func (e *epoch) dirtyRows() []quota.Total {
 		}
 		s.mu.Unlock()
 	}
-	sortRows(rows)
+	quota.SortTotals(rows)
 	return rows
 }
 
@@ -69,15 +69,8 @@ func (e *Engine) held(id string) *epoch {
 	return nil
 }
 
-// rowKey is the counter of a row: its digest is the account's, as in all usage charges.
-func rowKey(r *quota.Total) quota.Key {
-	return quota.Key{
-		Digest: r.Account.Digest(), Name: r.Metric, Space: quota.SpaceUsage, Period: r.Period, Start: r.Start,
-	}
-}
-
 func (e *epoch) acknowledge(row *quota.Total) {
-	k := rowKey(row)
+	k := row.Key()
 	s := e.shard(k.Digest)
 	s.mu.Lock()
 	defer s.mu.Unlock()

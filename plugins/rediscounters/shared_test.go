@@ -108,7 +108,7 @@ func TestKeptEpoch(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	sortRows(rows)
+	quota.SortTotals(rows)
 	held, err := e.EpochTotals(t.Context(), epoch)
 	if diff := cmp.Diff(rows, held); err != nil || diff != "" {
 		t.Fatalf("%v\n%s", err, diff)

@@ -1,9 +1,7 @@
 package rediscounters
 
 import (
-	"cmp"
 	"fmt"
-	"slices"
 	"strconv"
 	"strings"
 
@@ -50,13 +48,4 @@ func periodOf(letter string) (quota.Period, error) {
 		}
 	}
 	return 0, fmt.Errorf("unknown period %q", letter)
-}
-
-func sortRows(rows []quota.Total) {
-	slices.SortFunc(rows, func(a, b quota.Total) int {
-		return cmp.Or(
-			cmp.Compare(a.Account, b.Account), cmp.Compare(a.Metric, b.Metric),
-			cmp.Compare(a.Period, b.Period), cmp.Compare(a.Start, b.Start),
-		)
-	})
 }
