@@ -144,9 +144,9 @@ func subjects(t *testing.T, cs []quota.Change) []quota.Subject {
 
 func testServicesChange(t *testing.T, h BusHarness) {
 	ctx, s := t.Context(), h.Store
+	h.exec(t, "INSERT INTO accounts (id, kind) VALUES ('bob', 'user')")
 	w := h.watch(t, h.latest(t))
 	const org = quota.Subject("org:acme")
-	second := func(_ any, err error) error { return err }
 	for _, step := range []struct {
 		name string
 		do   func() error
@@ -159,8 +159,8 @@ func testServicesChange(t *testing.T, h BusHarness) {
 			return second(s.AddQuotaOverride(ctx, store.Actor{}, org, store.QuotaOverride{Metric: "jobs", Mode: store.ModeAdd, Limit: 1}))
 		}, []quota.Subject{org}},
 		{"level", func() error { return s.SetLevel(ctx, alice, "storage_bytes", 5, time.Time{}) }, []quota.Subject{alice}},
-		{"suspension", func() error { return s.SuspendUser(ctx, "bob", store.Suspension{}) }, []quota.Subject{"user:bob"}},
-		{"revocation", func() error { return s.RevokeSession(ctx, "bob", "s1") }, []quota.Subject{"user:bob"}},
+		{"suspension", func() error { return second(s.PatchUser(ctx, boss(), "bob", store.UserPatch{Status: "suspended"})) }, []quota.Subject{"user:bob"}},
+		{"revocation", func() error { return second(s.LogOutUser(ctx, boss(), "bob", "", store.Precondition{})) }, []quota.Subject{"user:bob"}},
 	} {
 		if err := step.do(); err != nil {
 			t.Fatalf("%s: %v", step.name, err)

@@ -6,6 +6,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/quotagate/quotagate/caddymodule/quota"
 	"github.com/quotagate/quotagate/caddymodule/store"
+	"github.com/quotagate/quotagate/caddymodule/store/column"
 )
 
 func overrideTests() map[string]func(*storeTest) {
@@ -135,8 +136,21 @@ func testRefusedOverrides(t *storeTest) {
 	}
 }
 
+// patch sets the state of a user whom gateways have seen, as an admin does.
+func (t *storeTest) patch(id, status, reason string) {
+	t.Helper()
+	t.ok(second(t.store.PatchUser(t.Context(), boss(), id, store.UserPatch{Status: status, Reason: reason})))
+}
+
+// until gives a suspension an end, which is done by hand.
+func (t *storeTest) until(id string, at time.Time) {
+	t.Helper()
+	t.exec("UPDATE user_controls SET until = $1 WHERE user_id = $2", column.At(at), id)
+}
+
 func testControls(t *storeTest) {
 	now := t.clock.Now()
+	t.see(alice)
 	want := func(c quota.Control) {
 		t.Helper()
 		if e := t.entitlement(alice); e.Control != c {
@@ -144,54 +158,54 @@ func testControls(t *storeTest) {
 		}
 	}
 	want(quota.ControlActive)
-	t.ok(t.store.SuspendUser(t.Context(), "alice", store.Suspension{Until: now.Add(time.Hour), Reason: "abuse", By: "root"}))
+	t.patch("alice", "suspended", "abuse")
+	t.until("alice", now.Add(time.Hour))
 	want(quota.ControlSuspended)
 	if e := t.entitlement(alice); !e.ValidUntil.Equal(now.Add(time.Hour)) {
 		t.Errorf("valid until %s", e.ValidUntil)
 	}
 	t.clock.Add(time.Hour)
 	want(quota.ControlActive)
-	c, err := t.store.UserControl(t.Context(), "alice")
-	if err != nil || c.State != quota.ControlActive || c.Reason != "abuse" || c.UpdatedBy != "root" {
-		t.Errorf("%+v, %v", c, err)
+	d, err := t.store.UserDetail(t.Context(), "alice")
+	c := must(t, d, err).Control
+	if c.State != quota.ControlActive || c.Reason != "abuse" || !c.Until.Equal(now.Add(time.Hour)) || c.UpdatedBy != "boss" || !c.UpdatedAt.Equal(now) {
+		t.Errorf("%+v", c)
 	}
-	t.ok(t.store.SuspendUser(t.Context(), "alice", store.Suspension{}))
+	t.patch("alice", "suspended", "")
 	t.clock.Add(1000 * day)
 	want(quota.ControlSuspended)
-	t.ok(t.store.DeleteUser(t.Context(), "alice", "asked", "alice"))
+	t.ok(second(t.store.RemoveUser(t.Context(), boss(), "alice", store.Removal{Reason: "asked"})))
 	want(quota.ControlDeleted)
-	t.ok(t.store.ReinstateUser(t.Context(), "alice", "root"))
+	t.ok(second(t.store.RestoreUser(t.Context(), boss(), "alice", store.Restoration{})))
 	want(quota.ControlActive)
-	if err := t.store.SuspendUser(t.Context(), "alice", store.Suspension{Until: now}); asErr[*store.InvalidError](err) == nil {
-		t.Errorf("suspended until the past: %v", err)
-	}
-	if c, err := t.store.UserControl(t.Context(), "bob"); c != nil || err != nil {
-		t.Errorf("of a user that nobody touched: %v, %v", c, err)
-	}
 }
 
 func testRevocation(t *storeTest) {
 	now := t.clock.Now()
+	t.see(alice)
 	old := &quota.Principal{Subject: alice, Session: "s1", IssuedAt: now.Add(-time.Hour)}
 	if t.entitlement(alice).Revoked(old) {
 		t.Error("revoked from the start")
 	}
-	t.ok(t.store.RevokeSession(t.Context(), "alice", "s1"))
-	t.ok(t.store.RevokeSession(t.Context(), "alice", "s1"))
+	t.exec("INSERT INTO revoked_sessions (session_id, user_id) VALUES ('s1', 'alice')")
 	e := t.entitlement(alice)
 	if !e.Revoked(old) || e.Revoked(&quota.Principal{Subject: alice, Session: "s2", IssuedAt: now.Add(-time.Hour)}) {
 		t.Errorf("one session is revoked: %+v", e.RevokedSessions)
 	}
-	t.ok(t.store.RevokeSessions(t.Context(), "alice", "root"))
+	logOut := func() {
+		t.Helper()
+		t.ok(second(t.store.LogOutUser(t.Context(), boss(), "alice", "", store.Precondition{})))
+	}
+	logOut()
 	e = t.entitlement(alice)
 	if !e.TokensValidAfter.Equal(now) || !e.Revoked(&quota.Principal{Subject: alice, IssuedAt: now}) ||
 		e.Revoked(&quota.Principal{Subject: alice, IssuedAt: now.Add(time.Second)}) {
 		t.Errorf("tokens are valid after %s", e.TokensValidAfter)
 	}
-	t.ok(t.store.SuspendUser(t.Context(), "alice", store.Suspension{}))
-	t.ok(t.store.ReinstateUser(t.Context(), "alice", "root"))
+	t.patch("alice", "suspended", "")
+	t.patch("alice", "active", "")
 	t.clock.Add(-time.Hour) // another companion's clock is behind: a revocation is never taken back
-	t.ok(t.store.RevokeSessions(t.Context(), "alice", "root"))
+	logOut()
 	if e := t.entitlement(alice); !e.TokensValidAfter.Equal(now) {
 		t.Errorf("tokens are valid after %s, want %s", e.TokensValidAfter, now)
 	}
@@ -238,7 +252,8 @@ func testAdmins(t *storeTest) {
 }
 
 func testOrgControl(t *storeTest) {
-	t.ok(t.store.SuspendUser(t.Context(), "acme", store.Suspension{}))
+	t.see("user:acme")
+	t.patch("acme", "suspended", "")
 	if e := t.entitlement("org:acme"); e.Control != quota.ControlActive {
 		t.Error("an organization has the control of a user with its id")
 	}

@@ -56,11 +56,12 @@ func testStats(t *storeTest) {
 	grant("user:tried", store.Grant{Plan: "pro", Trial: true, Duration: time.Hour})
 	grant("user:deleted", store.Grant{Plan: "enterprise"})
 	grant("org:acme", store.Grant{Plan: "enterprise"})
-	t.ok(t.store.SuspendUser(t.Context(), "suspended", store.Suspension{}))
-	t.ok(t.store.SuspendUser(t.Context(), "out", store.Suspension{Until: now.Add(time.Hour)}))
-	t.ok(t.store.DeleteUser(t.Context(), "deleted", "", ""))
-	t.ok(t.store.SuspendUser(t.Context(), "stranger", store.Suspension{})) // in no directory
-	// By hand, of somebody whom nobody has seen.
+	t.patch("suspended", "suspended", "")
+	t.patch("out", "suspended", "")
+	t.until("out", now.Add(time.Hour))
+	t.ok(second(t.store.RemoveUser(t.Context(), boss(), "deleted", store.Removal{})))
+	// By hand, of some whom nobody has seen.
+	t.exec("INSERT INTO user_controls (user_id, state) VALUES ('stranger', 'suspended')")
 	t.exec(`INSERT INTO subscriptions (account_id, plan_id, source, status) SELECT 'ghost', id, 'manual', 'active' FROM subscription_plans WHERE name = 'pro'`)
 	t.clock.Set(now.Add(time.Hour))
 	want := &store.Stats{

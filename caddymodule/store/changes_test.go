@@ -74,7 +74,7 @@ func TestPollLooksWhenAsked(t *testing.T) {
 		case seen["user:ann"]:
 			stop()
 		case len(cs) == 0: // all is told that was there
-			if err := records.RevokeSessions(ctx, "ann", "root"); err != nil {
+			if _, err := records.Upgrade(ctx, "user:ann", store.Grant{Plan: "pro"}); err != nil {
 				t.Error(err)
 			}
 			look <- struct{}{}

@@ -48,15 +48,15 @@ func (s *Companion) writeHost(ctx context.Context, f func(q *sqlgen.Queries, hos
 // setStatus writes the host's status of a user, in the host's type: a word of an
 // enumeration in the host's own case, yes or no for active and anything else.
 func (t *hostTx) setStatus(ctx context.Context, userID, status string) HostWrite {
-	return t.setUser(ctx, userID, "status", &status)
+	return t.setUser(ctx, userID, "status", status)
 }
 
-// setEmail writes the host's e-mail of a user; nil is null.
-func (t *hostTx) setEmail(ctx context.Context, userID string, email *string) HostWrite {
+// setEmail writes the host's e-mail of a user.
+func (t *hostTx) setEmail(ctx context.Context, userID, email string) HostWrite {
 	return t.setUser(ctx, userID, "email", email)
 }
 
-func (t *hostTx) setUser(ctx context.Context, userID, ours string, value *string) HostWrite {
+func (t *hostTx) setUser(ctx context.Context, userID, ours, value string) HostWrite {
 	table := t.h.users
 	if table == nil {
 		return notWritten("%s", t.h.missing[hostUsers])
@@ -68,7 +68,7 @@ func (t *hostTx) setUser(ctx context.Context, userID, ours string, value *string
 	q := &hostQuery{engine: t.s.engine}
 	expr, ok := q.assign(c, value)
 	if !ok {
-		return notWritten("%q is none of the words of the host's column %s", *value, ours)
+		return notWritten("%q is none of the words of the host's column %s", value, ours)
 	}
 	is, ok := q.equals(table.columns["id"], userID)
 	if !ok {
@@ -81,9 +81,8 @@ func (t *hostTx) setUser(ctx context.Context, userID, ours string, value *string
 	return w
 }
 
-// revokeSessions marks the user's sessions as revoked that are not, all or the
-// named ones, and counts them.
-func (t *hostTx) revokeSessions(ctx context.Context, userID string, sessionIDs []string, at time.Time) (int64, HostWrite) {
+// revokeSessions marks the user's sessions as revoked that are not, and counts them.
+func (t *hostTx) revokeSessions(ctx context.Context, userID string, at time.Time) (int64, HostWrite) {
 	table := t.h.sessions
 	if table == nil {
 		return 0, notWritten("%s", t.h.missing[hostSessions])
@@ -99,18 +98,6 @@ func (t *hostTx) revokeSessions(ctx context.Context, userID string, sessionIDs [
 		return 0, notWritten("the host has no such user")
 	}
 	where := is + " AND NOT (" + q.revoked(c) + ")"
-	if sessionIDs != nil {
-		var named []string
-		for _, id := range sessionIDs {
-			if is, ok := q.equals(table.columns["id"], id); ok {
-				named = append(named, is)
-			}
-		}
-		if len(named) == 0 {
-			return 0, notWritten("the host has no such session")
-		}
-		where += " AND (" + strings.Join(named, " OR ") + ")"
-	}
 	return t.update(ctx, table, "UPDATE "+table.name+" AS u SET "+c.name+" = "+expr+" WHERE "+where, q.args)
 }
 
@@ -188,25 +175,22 @@ func (t *hostTx) asTheHost(ctx context.Context, table *hostTable) (restore func(
 
 // assign is a value for a column in its own type; ok is false where the type has
 // no such value.
-func (q *hostQuery) assign(c hostColumn, value *string) (expr string, ok bool) {
-	if value == nil {
-		return "NULL", true
-	}
+func (q *hostQuery) assign(c hostColumn, value string) (expr string, ok bool) {
 	switch c.class {
 	case classBool:
-		if *value == controlActive {
+		if value == controlActive {
 			return "TRUE", true
 		}
 		return "FALSE", true
 	case classEnum:
 		for _, word := range c.words {
-			if strings.EqualFold(word, *value) {
+			if strings.EqualFold(word, value) {
 				return q.value(c, word), true
 			}
 		}
 		return "", false
 	}
-	return q.value(c, *value), true
+	return q.value(c, value), true
 }
 
 // assignInstant is the same for an instant; a column that only says yes or no says yes.
@@ -222,34 +206,4 @@ func (q *hostQuery) assignInstant(c hostColumn, at time.Time) string {
 		return q.arg(at.UTC().Format("2006-01-02 15:04:05.000000"))
 	}
 	return q.value(c, at.UTC().Format("2006-01-02 15:04:05.000000Z"))
-}
-
-// SetHostStatus writes the host's status of a user, and nothing of ours.
-func (s *Companion) SetHostStatus(ctx context.Context, userID, status string) (w HostWrite, err error) {
-	err = s.hostService(ctx, userID, func(t *hostTx) { w = t.setStatus(ctx, userID, status) })
-	return w, err
-}
-
-// SetHostEmail writes the host's e-mail of a user, and nothing of ours; nil is null.
-func (s *Companion) SetHostEmail(ctx context.Context, userID string, email *string) (w HostWrite, err error) {
-	err = s.hostService(ctx, userID, func(t *hostTx) { w = t.setEmail(ctx, userID, email) })
-	return w, err
-}
-
-// RevokeHostSessions marks the host's sessions of a user as revoked, all that
-// are not or the named ones, and counts them. Nothing of ours is written.
-func (s *Companion) RevokeHostSessions(ctx context.Context, userID string, sessionIDs []string) (n int64, w HostWrite, err error) {
-	err = s.hostService(ctx, userID, func(t *hostTx) { n, w = t.revokeSessions(ctx, userID, sessionIDs, s.now()) })
-	return n, w, err
-}
-
-func (s *Companion) hostService(ctx context.Context, userID string, f func(*hostTx)) error {
-	if err := checkID(userID); err != nil {
-		return err
-	}
-	err := s.writeHost(ctx, func(_ *sqlgen.Queries, t *hostTx) error { f(t); return nil })
-	if err != nil {
-		return fmt.Errorf("writing to the host's tables: %w", err)
-	}
-	return nil
 }

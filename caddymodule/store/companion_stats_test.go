@@ -18,12 +18,8 @@ func TestStatsOfAHost(t *testing.T) {
 				h.Fatal(err)
 			}
 		}
-		if err := h.store.SuspendUser(h.Context(), "5", store.Suspension{}); err != nil {
-			h.Fatal(err)
-		}
-		if err := h.store.DeleteUser(h.Context(), "7", "", ""); err != nil {
-			h.Fatal(err)
-		}
+		// By hand: the host's own words stay as they are.
+		h.exec("INSERT INTO user_controls (user_id, state) VALUES ('5', 'suspended'), ('7', 'deleted')")
 		got, err := h.store.Stats(h.Context())
 		want := &store.Stats{
 			TotalUsers: 7, ActiveUsers: 3, DefaultPlan: "free", Monthly: map[string]int64{},

@@ -202,7 +202,7 @@ func (c *userChange) freeEmail(ctx context.Context, seal func(userID, email stri
 	freed := freedEmail(c.user.ID)
 	w := HostWrite{Updated: true}
 	if c.hostHasEmails() && email != freed {
-		w = c.host.setEmail(ctx, c.user.ID, &freed)
+		w = c.host.setEmail(ctx, c.user.ID, freed)
 	}
 	c.result.Email = &w
 	if !w.Updated {
@@ -308,7 +308,7 @@ func (c *userChange) returnEmail(ctx context.Context, open func(userID, sealed s
 		return nil
 	}
 	if w.Updated = true; c.hostHasEmails() {
-		w = c.host.setEmail(ctx, c.user.ID, &email)
+		w = c.host.setEmail(ctx, c.user.ID, email)
 	}
 	if !w.Updated {
 		return nil // it is kept, and can be given back later

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/quotagate/quotagate/caddymodule/quota"
 	"github.com/quotagate/quotagate/caddymodule/store/column"
@@ -239,7 +240,7 @@ func (c *userChange) revokeSessions(ctx context.Context) error {
 		return fmt.Errorf("revoking tokens: %w", err)
 	}
 	var w HostWrite
-	c.result.Sessions, w = c.host.revokeSessions(ctx, c.user.ID, nil, c.now.Time)
+	c.result.Sessions, w = c.host.revokeSessions(ctx, c.user.ID, c.now.Time)
 	if c.result.Host == nil {
 		c.result.Host = &w
 	}
@@ -278,6 +279,16 @@ func (s *Companion) userVersion(ctx context.Context, q *sqlgen.Queries, u *Direc
 	}
 	sum := sha256.Sum256([]byte(encoded))
 	return hex.EncodeToString(sum[:16]), nil
+}
+
+// UserControl is what admins decided about a user.
+type UserControl struct {
+	State            quota.Control // as of now: a suspension that ended is ControlActive
+	Reason           string
+	Until            time.Time // zero: no end
+	TokensValidAfter time.Time // zero: never revoked
+	UpdatedBy        string
+	UpdatedAt        time.Time
 }
 
 // UserDetail is what an admin sees of a user, from one snapshot.

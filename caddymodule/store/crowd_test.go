@@ -124,20 +124,18 @@ func execute(tb testing.TB, db *sql.DB, statements ...string) {
 // detail is what an admin sees of one user.
 func detail(tb testing.TB, s *store.Companion, id string) error {
 	tb.Helper()
-	u, err := s.User(tb.Context(), id)
+	d, err := s.UserDetail(tb.Context(), id)
 	if err != nil {
 		return err
 	}
-	account := quota.UserSubject(u.ID)
-	if _, err := s.AccountState(tb.Context(), account); err != nil {
+	e := d.State.Entitlement
+	var keys []quota.UsageKey
+	for _, c := range quota.UsageCharges(e, time.Now()) {
+		keys = append(keys, quota.UsageKey{Metric: c.Key.Name, Period: c.Key.Period, Start: c.Key.Start})
+	}
+	if _, err := s.Usage(tb.Context(), e.Account, keys, nil); err != nil {
 		return err
 	}
-	if _, err := s.UsageSummary(tb.Context(), account); err != nil {
-		return err
-	}
-	if _, err := s.UserSessions(tb.Context(), u.ID); err != nil {
-		return err
-	}
-	_, err = s.UserControl(tb.Context(), u.ID)
+	_, err = s.UserSessions(tb.Context(), d.User.ID)
 	return err
 }

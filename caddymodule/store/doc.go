@@ -25,12 +25,12 @@
 //   - Entitlement adds the host's status of a user (see KeptOut) and the sessions
 //     that the host has revoked. Where the host's rows cannot be read, HostFault
 //     says why, and ours stand alone.
-//   - Companion's ListUsers, CountUsers, User and UserSessions are the directory:
+//   - Companion's ListUsers, User and UserSessions are the directory:
 //     the host's users, or, without such a table, the callers in accounts, each
 //     with what we know of them. Host says which it is.
-//   - Companion's SetHostStatus, SetHostEmail and RevokeHostSessions write the
-//     host's rows and nothing of ours. A service that writes both uses writeHost,
-//     which is write with a hostTx beside the queries: its setStatus, setEmail and
+//   - Companion's PatchUser, RemoveUser, RestoreUser and LogOutUser write the
+//     host's rows beside ours and the audit event. They use writeHost, which is
+//     write with a hostTx beside the queries: its setStatus, setEmail and
 //     revokeSessions each run in a savepoint, and what the host refuses is a
 //     HostWrite that says so, never an error that rolls ours back.
 //

@@ -11,7 +11,7 @@ import (
 // services do that write both.
 func (s *Companion) SuspendBoth(ctx context.Context, userID, word string) (w HostWrite, err error) {
 	err = s.writeHost(ctx, func(q *sqlgen.Queries, host *hostTx) error {
-		err := q.PutControlState(ctx, sqlgen.PutControlStateParams{UserID: userID, State: controlSuspended, UpdatedAt: column.At(s.now())})
+		err := q.PutControl(ctx, sqlgen.PutControlParams{UserID: userID, State: controlSuspended, UpdatedAt: column.At(s.now())})
 		if err == nil {
 			w = host.setStatus(ctx, userID, word)
 		}

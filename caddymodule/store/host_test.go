@@ -180,7 +180,8 @@ func TestHostSessions(t *testing.T) {
 	t.Parallel()
 	onBoth(t, `CREATE TABLE public.sessions (id INTEGER PRIMARY KEY, user_id INTEGER, created_at TIMESTAMP, last_seen_at TIMESTAMP, user_agent TEXT, revoked_at TIMESTAMP);
 		INSERT INTO public.sessions VALUES (1, 7, '2026-03-01 10:00:00', '2026-03-02 10:00:00', 'curl', NULL),
-			(2, 7, '2026-03-03 10:00:00', NULL, NULL, NULL), (3, 7, '2026-03-04 10:00:00', NULL, NULL, '2026-03-05 10:00:00'), (4, 8, NULL, NULL, NULL, NULL)`,
+			(2, 7, '2026-03-03 10:00:00', NULL, NULL, NULL), (3, 7, '2026-03-04 10:00:00', NULL, NULL, '2026-03-05 10:00:00'), (4, 8, NULL, NULL, NULL, NULL);
+		INSERT INTO accounts (id, kind) VALUES ('7', 'user')`,
 		func(h *hosted) {
 			ctx := h.Context()
 			revoked := func() string {
@@ -190,7 +191,7 @@ func TestHostSessions(t *testing.T) {
 				}
 				var ids []string
 				for _, id := range []string{"1", "2", "3", "4"} {
-					if e.Revoked(&quota.Principal{Session: id, IssuedAt: time.Unix(1, 0)}) {
+					if e.Revoked(&quota.Principal{Session: id, IssuedAt: h.clock.Now().Add(time.Hour)}) {
 						ids = append(ids, id)
 					}
 				}
@@ -206,14 +207,12 @@ func TestHostSessions(t *testing.T) {
 			if diff := cmp.Diff(want, got); err != nil || diff != "" {
 				h.Errorf("%v\n%s", err, diff)
 			}
-			if n, w, err := h.store.RevokeHostSessions(ctx, "7", []string{"2", "4", "x"}); n != 1 || !w.Updated || err != nil {
-				h.Errorf("revoking one: %d, %+v, %v", n, w, err)
+			r, err := h.store.LogOutUser(ctx, store.Actor{Type: store.ActorCLI}, "7", "", store.Precondition{})
+			if err != nil || r.Sessions != 2 || !r.Host.Updated {
+				h.Errorf("revoking all: %+v, %v", r, err)
 			}
-			if got := revoked(); got != "2 3" {
+			if got := revoked(); got != "1 2 3" {
 				h.Errorf("revoked: %s", got)
-			}
-			if n, w, err := h.store.RevokeHostSessions(ctx, "7", nil); n != 1 || !w.Updated || err != nil {
-				h.Errorf("revoking all: %d, %+v, %v", n, w, err)
 			}
 			if left, err := h.store.UserSessions(ctx, "7"); len(left) != 0 || err != nil {
 				h.Errorf("left: %v, %v", left, err)
@@ -223,9 +222,6 @@ func TestHostSessions(t *testing.T) {
 			}
 			if got := h.text("SELECT CAST(revoked_at AS text) FROM " + h.public("sessions") + " WHERE id = 4"); got != "" {
 				h.Errorf("another's session was revoked: %s", got)
-			}
-			if n, w, err := h.store.RevokeHostSessions(ctx, "x", nil); n != 0 || w.Updated || err != nil {
-				h.Errorf("nobody's: %d, %+v, %v", n, w, err)
 			}
 		})
 }
@@ -398,7 +394,7 @@ func TestHostChangesItsTables(t *testing.T) {
 	if _, err := h.store.User(ctx, "7"); err == nil {
 		t.Error("found in a table that was dropped")
 	}
-	if w, err := h.store.SetHostStatus(ctx, "7", "active"); err != nil || w.Updated {
+	if w, err := h.store.SuspendBoth(ctx, "7", "suspended"); err != nil || w.Updated {
 		t.Errorf("%+v, %v", w, err)
 	}
 	if err := store.Migrate(ctx, h.db, store.Postgres, "status", t.Output()); err != nil {
@@ -428,17 +424,11 @@ func TestHostNamesAreQuoted(t *testing.T) {
 		if h.state("a") != quota.ControlSuspended {
 			h.Error("not found")
 		}
-		mail := "new@y"
-		if w, err := h.store.SetHostEmail(h.Context(), "a", &mail); err != nil || !w.Updated {
-			h.Errorf("%+v, %v", w, err)
+		by, seal := store.Actor{Type: store.ActorCLI}, func(_, email string) string { return email }
+		if r, err := h.store.RemoveUser(h.Context(), by, "a", store.Removal{Seal: seal}); err != nil || !r.Email.Updated || !r.Host.Updated {
+			h.Errorf("%+v, %v", r, err)
 		}
-		if u, err := h.store.User(h.Context(), "a"); err != nil || u.Email == nil || *u.Email != mail || u.Status != "deleted" {
-			h.Errorf("%+v, %v", u, err)
-		}
-		if w, err := h.store.SetHostEmail(h.Context(), "a", nil); err != nil || !w.Updated {
-			h.Errorf("%+v, %v", w, err)
-		}
-		if u, err := h.store.User(h.Context(), "a"); err != nil || u.Email != nil {
+		if u, err := h.store.User(h.Context(), "a"); err != nil || u.Email == nil || *u.Email != "deleted_a@example.com" || u.Status != "deleted" {
 			h.Errorf("%+v, %v", u, err)
 		}
 	})

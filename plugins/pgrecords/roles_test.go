@@ -78,7 +78,7 @@ func TestRoles(t *testing.T) {
 	gatewayAdmits(t, gateway)
 	gatewayRecords(t, gateway, pool(t, &Module{DSN: dsn}))
 	changes := follow(t, gateway, nil)
-	if err := companion.RevokeSession(t.Context(), "seen", "s2"); err != nil {
+	if _, err := companion.Upgrade(t.Context(), "user:seen", store.Grant{Plan: "pro"}); err != nil {
 		t.Fatal(err)
 	}
 	expect(t, changes, "seen")
@@ -124,14 +124,17 @@ func companionWorks(t *testing.T, s *store.Companion) {
 	t.Helper()
 	ctx := t.Context()
 	second := func(_ any, err error) error { return err }
-	if _, w, err := s.RevokeHostSessions(ctx, "7", []string{"2"}); err != nil || !w.Updated {
-		t.Errorf("the host's sessions: %+v, %v", w, err)
-	}
-	mail := "deleted@x"
-	if w, err := s.SetHostEmail(ctx, "7", &mail); err != nil || !w.Updated {
-		t.Errorf("the host's e-mail: %+v, %v", w, err)
-	}
 	by := store.Actor{Type: store.ActorCLI, Bootstrap: true}
+	if r, err := s.LogOutUser(ctx, by, "7", "", store.Precondition{}); err != nil || r.Sessions != 2 {
+		t.Errorf("the host's sessions: %+v, %v", r, err)
+	}
+	removal := store.Removal{Seal: func(_, email string) string { return email }}
+	if r, err := s.RemoveUser(ctx, by, "7", removal); err != nil || !r.Email.Updated {
+		t.Errorf("the host's e-mail: %+v, %v", r, err)
+	}
+	if _, err := s.RestoreUser(ctx, by, "7", store.Restoration{}); err != nil {
+		t.Errorf("a restoration: %v", err)
+	}
 	patch := store.UserPatch{Status: "suspended"}
 	if r, err := s.PatchUser(ctx, by, "7", patch); err != nil || !r.Host.Updated {
 		t.Errorf("a suspension: %+v, %v", r, err)
@@ -163,7 +166,6 @@ func companionWorks(t *testing.T, s *store.Companion) {
 		{"level", s.SetLevel(ctx, "user:7", "storage_bytes", 5, time.Time{})},
 		{"adjustment", second(s.AdjustUsage(ctx, by, "user:7", store.Adjustment{Metric: "jobs", Delta: 4}))},
 		{"chart", second(s.UsageHistory(ctx, "user:7", "jobs", month))},
-		{"revocation", s.RevokeSession(ctx, "7", "s1")},
 		{"admin", second(s.GrantAdmin(ctx, "7", by))},
 		{"audit", second(s.VerifyAudit(ctx, nil))},
 		{"retention", second(s.CutAudit(ctx, time.Nanosecond))},
@@ -188,8 +190,9 @@ func gatewayAdmits(t *testing.T, gateway *Records) {
 	t.Helper()
 	ctx := t.Context()
 	e, err := gateway.Entitlement(ctx, "user:7")
-	if err != nil || e.Plan.Name != "pro" || e.Control != quota.ControlActive || !e.Revoked(&quota.Principal{Session: "s1", IssuedAt: time.Now()}) ||
-		!e.Revoked(&quota.Principal{Session: "2", IssuedAt: time.Now()}) {
+	later := time.Now().Add(time.Hour) // than the sessions were ended
+	if err != nil || e.Plan.Name != "pro" || e.Control != quota.ControlActive || !e.Revoked(&quota.Principal{Session: "2", IssuedAt: later}) ||
+		e.Revoked(&quota.Principal{Session: "3", IssuedAt: later}) {
 		t.Errorf("the entitlement: %+v, %v", e, err)
 	}
 	if e, err := gateway.Entitlement(ctx, "user:8"); err != nil || e.Control != quota.ControlSuspended {

@@ -61,8 +61,8 @@ func TestHostSchemaStaysAsItIs(t *testing.T) {
 	if _, err := s.Upgrade(t.Context(), "user:1", store.Grant{Plan: "pro"}); err != nil {
 		t.Fatal(err)
 	}
-	if w, err := s.SetHostStatus(t.Context(), "1", "suspended"); err != nil || !w.Updated {
-		t.Errorf("%+v, %v", w, err)
+	if r, err := s.PatchUser(t.Context(), store.Actor{Type: store.ActorCLI}, "1", store.UserPatch{Status: "suspended"}); err != nil || !r.Host.Updated {
+		t.Errorf("%+v, %v", r, err)
 	}
 	same("after they were used")
 	exec("DROP SCHEMA quotagate CASCADE")

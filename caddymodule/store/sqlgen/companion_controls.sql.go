@@ -83,33 +83,6 @@ func (q *Queries) PutControl(ctx context.Context, arg PutControlParams) error {
 	return err
 }
 
-const putControlState = `-- name: PutControlState :exec
-INSERT INTO user_controls (user_id, state, reason, until, updated_by, updated_at) VALUES ($1, $2, $3, $4, $5, $6)
-ON CONFLICT (user_id) DO UPDATE SET state = excluded.state, reason = excluded.reason, until = excluded.until,
-    updated_by = excluded.updated_by, updated_at = excluded.updated_at
-`
-
-type PutControlStateParams struct {
-	UserID    string
-	State     string
-	Reason    sql.NullString
-	Until     column.Time
-	UpdatedBy sql.NullString
-	UpdatedAt column.Time
-}
-
-func (q *Queries) PutControlState(ctx context.Context, arg PutControlStateParams) error {
-	_, err := q.db.ExecContext(ctx, putControlState,
-		arg.UserID,
-		arg.State,
-		arg.Reason,
-		arg.Until,
-		arg.UpdatedBy,
-		arg.UpdatedAt,
-	)
-	return err
-}
-
 const putTokensValidAfter = `-- name: PutTokensValidAfter :exec
 INSERT INTO user_controls (user_id, state, tokens_valid_after, updated_by, updated_at) VALUES ($1, 'active', $2, $3, $2)
 ON CONFLICT (user_id) DO UPDATE SET
@@ -126,21 +99,6 @@ type PutTokensValidAfterParams struct {
 
 func (q *Queries) PutTokensValidAfter(ctx context.Context, arg PutTokensValidAfterParams) error {
 	_, err := q.db.ExecContext(ctx, putTokensValidAfter, arg.UserID, arg.TokensValidAfter, arg.UpdatedBy)
-	return err
-}
-
-const revokeSession = `-- name: RevokeSession :exec
-INSERT INTO revoked_sessions (session_id, user_id, revoked_at) VALUES ($1, $2, $3) ON CONFLICT (session_id) DO NOTHING
-`
-
-type RevokeSessionParams struct {
-	SessionID string
-	UserID    string
-	RevokedAt column.Time
-}
-
-func (q *Queries) RevokeSession(ctx context.Context, arg RevokeSessionParams) error {
-	_, err := q.db.ExecContext(ctx, revokeSession, arg.SessionID, arg.UserID, arg.RevokedAt)
 	return err
 }
 
