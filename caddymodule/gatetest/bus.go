@@ -153,7 +153,6 @@ func testServicesChange(t *testing.T, h BusHarness) {
 		want []quota.Subject
 	}{
 		{"upgrade", func() error { return second(s.Upgrade(ctx, alice, store.Grant{Plan: "pro", Duration: day})) }, []quota.Subject{alice}},
-		{"cancel", func() error { return second(s.Cancel(ctx, alice, store.Cancellation{})) }, []quota.Subject{alice}},
 		{"an organization's", func() error { return second(s.Upgrade(ctx, org, store.Grant{Plan: "pro"})) }, []quota.Subject{org}},
 		{"override", func() error {
 			return second(s.AddQuotaOverride(ctx, store.Actor{}, org, store.QuotaOverride{Metric: "jobs", Mode: store.ModeAdd, Limit: 1}))

@@ -20,11 +20,10 @@ func subscriptionTests() map[string]func(*storeTest) {
 		"expiry, at read time":                    testExpiry,
 		"grace, at read time":                     testGrace,
 		"stripe renews its own periods":           testStripePeriods,
-		"cancelled at the period's end":           testCancelAtPeriodEnd,
-		"cancelled at once":                       testCancelAtOnce,
+		"cancelled at the period's end":           testCancelledAtPeriodEnd,
+		"cancelled at once":                       testCancelledAtOnce,
 		"upgrade keeps the billing anchor":        testUpgradeAnchor,
-		"downgrade at the period's end":           testDowngrade,
-		"resume":                                  testResume,
+		"another plan at the period's end":        testPendingPlan,
 		"what cannot be granted":                  testRefusedGrants,
 		"an unknown price gives the default plan": testUnknownPrice,
 		"concurrent upgrades leave one current":   testConcurrentUpgrades,
@@ -117,17 +116,8 @@ func testStripePeriods(t *storeTest) {
 	// The renewal may be seen late: the end of a paid period is no end.
 	t.subscribe(alice, "pro", "stripe", "active", ", current_period_end", ", $1", t.clock.Now().Add(-day))
 	t.wantPlan(alice, "pro active")
-	for what, f := range map[string]func() error{
-		"upgrade": func() error {
-			_, err := t.store.Upgrade(t.Context(), alice, store.Grant{Plan: "enterprise"})
-			return err
-		},
-		"downgrade": func() error { _, err := t.store.Downgrade(t.Context(), alice, store.Grant{Plan: "free"}); return err },
-		"cancel":    func() error { _, err := t.store.Cancel(t.Context(), alice, store.Cancellation{}); return err },
-	} {
-		if err := f(); !isErr(err, store.ErrStripeManaged) {
-			t.Errorf("%s of what Stripe manages: %v", what, err)
-		}
+	if _, err := t.store.Upgrade(t.Context(), alice, store.Grant{Plan: "enterprise"}); !isErr(err, store.ErrStripeManaged) {
+		t.Errorf("upgrade of what Stripe manages: %v", err)
 	}
 	if _, err := t.store.Upgrade(t.Context(), alice, store.Grant{Plan: "enterprise", Force: true}); err != nil {
 		t.Errorf("forced: %v", err)
@@ -135,36 +125,31 @@ func testStripePeriods(t *storeTest) {
 	t.wantPlan(alice, "enterprise active")
 }
 
-func testCancelAtPeriodEnd(t *storeTest) {
-	if _, err := t.store.Cancel(t.Context(), alice, store.Cancellation{}); !isErr(err, store.ErrNoSubscription) {
-		t.Errorf("nothing to cancel: %v", err)
+func testCancelledAtPeriodEnd(t *storeTest) {
+	now := t.clock.Now()
+	for _, source := range []string{"stripe", "manual"} {
+		account := quota.UserSubject(source)
+		t.subscribe(account, "pro", source, "active", ", current_period_end, cancelled_at, cancel_at_period_end", ", $1, $2, TRUE", now.Add(day), now)
+		sub, err := t.store.CurrentSubscription(t.Context(), account)
+		t.ok(err)
+		if !sub.CancelAtPeriodEnd || !sub.CancelledAt.Equal(now) || !sub.Running || sub.Status != quota.StatusActive || !sub.ExpiresAt.Equal(now.Add(day)) {
+			t.Errorf("%s, cancelled to its period's end: %+v", source, sub)
+		}
+		t.wantPlan(account, "pro active")
 	}
-	_, err := t.store.Upgrade(t.Context(), alice, store.Grant{Plan: "pro", Duration: 30 * day})
-	t.ok(err)
 	t.clock.Add(day)
-	sub, err := t.store.Cancel(t.Context(), alice, store.Cancellation{})
-	t.ok(err)
-	if !sub.CancelAtPeriodEnd || !sub.CancelledAt.Equal(t.clock.Now()) || !sub.Running || sub.Status != quota.StatusActive {
-		t.Errorf("cancelled to its period's end: %+v", sub)
-	}
-	t.wantPlan(alice, "pro active")
-	t.clock.Add(29 * day)
-	t.wantPlan(alice, "free cancelled")
+	t.wantPlan("user:stripe", "free cancelled")
+	t.wantPlan("user:manual", "free cancelled")
 }
 
-func testCancelAtOnce(t *storeTest) {
-	for account, g := range map[quota.Subject]store.Grant{
-		"user:now":   {Plan: "pro", Duration: 30 * day},
-		"user:noend": {Plan: "pro"},
-	} {
-		_, err := t.store.Upgrade(t.Context(), account, g)
-		t.ok(err)
-		sub, err := t.store.Cancel(t.Context(), account, store.Cancellation{AtOnce: account == "user:now"})
-		if err != nil || sub.Running || sub.Status != quota.StatusCancelled {
-			t.Errorf("%s: %+v, %v", account, sub, err)
-		}
-		t.wantPlan(account, "free cancelled")
+func testCancelledAtOnce(t *storeTest) {
+	now := t.clock.Now()
+	t.subscribe(alice, "pro", "stripe", "cancelled", ", current_period_end, cancelled_at, ended_at", ", $1, $2, $2", now.Add(day), now)
+	sub, err := t.store.CurrentSubscription(t.Context(), alice)
+	if err != nil || sub.Running || sub.Status != quota.StatusCancelled {
+		t.Errorf("%+v, %v", sub, err)
 	}
+	t.wantPlan(alice, "free cancelled")
 }
 
 func testUpgradeAnchor(t *storeTest) {
@@ -192,48 +177,35 @@ func testUpgradeAnchor(t *storeTest) {
 	}
 }
 
-func testDowngrade(t *storeTest) {
-	_, err := t.store.Upgrade(t.Context(), alice, store.Grant{Plan: "enterprise", Duration: 30 * day})
-	t.ok(err)
+func testPendingPlan(t *storeTest) {
 	end := t.clock.Now().Add(30 * day)
-	t.clock.Add(day)
-	sub, err := t.store.Downgrade(t.Context(), alice, store.Grant{Plan: "pro", Duration: 30 * day})
-	t.ok(err)
-	if sub.Plan != "enterprise" || sub.PendingPlan != "pro" || !sub.PendingAt.Equal(end) {
-		t.Errorf("scheduled: %+v", sub)
+	pending := func(account quota.Subject, source, pendingEnd string) {
+		t.subscribe(account, "enterprise", source, "active", ", current_period_end, pending_effective_at, pending_period_end, pending_plan_id",
+			", $1, $1, "+pendingEnd+", (SELECT id FROM subscription_plans WHERE name = 'pro')", end, end.Add(30*day))
 	}
-	t.wantPlan(alice, "enterprise active")
-	if e := t.entitlement(alice); !e.ValidUntil.Equal(end) {
-		t.Errorf("valid until %s, want %s", e.ValidUntil, end)
+	pending(alice, "manual", "$2")
+	pending("user:bob", "stripe", "NULL")
+	for _, account := range []quota.Subject{alice, "user:bob"} {
+		t.clock.Set(end.Add(-day))
+		sub, err := t.store.CurrentSubscription(t.Context(), account)
+		t.ok(err)
+		if sub.Plan != "enterprise" || sub.PendingPlan != "pro" || !sub.PendingAt.Equal(end) {
+			t.Errorf("scheduled: %+v", sub)
+		}
+		t.wantPlan(account, "enterprise active")
+		if e := t.entitlement(account); !e.ValidUntil.Equal(end) {
+			t.Errorf("valid until %s, want %s", e.ValidUntil, end)
+		}
+		t.clock.Set(end)
+		t.wantPlan(account, "pro active")
 	}
-	t.clock.Set(end)
-	t.wantPlan(alice, "pro active")
-	sub, err = t.store.CurrentSubscription(t.Context(), alice)
+	sub, err := t.store.CurrentSubscription(t.Context(), alice)
 	if err != nil || sub.Plan != "pro" || sub.PendingPlan != "" || !sub.ExpiresAt.Equal(end.Add(30*day)) {
 		t.Errorf("in effect: %+v, %v", sub, err)
 	}
 	t.clock.Set(end.Add(30 * day))
 	t.wantPlan(alice, "free expired")
-
-	_, err = t.store.Upgrade(t.Context(), "user:bob", store.Grant{Plan: "pro", Duration: 30 * day})
-	t.ok(err)
-	_, err = t.store.Downgrade(t.Context(), "user:bob", store.Grant{Plan: "free", AtOnce: true})
-	t.ok(err)
-	t.wantPlan("user:bob", "free active")
-}
-
-func testResume(t *storeTest) {
-	_, err := t.store.Upgrade(t.Context(), alice, store.Grant{Plan: "pro", Duration: 30 * day})
-	t.ok(err)
-	_, err = t.store.Cancel(t.Context(), alice, store.Cancellation{})
-	t.ok(err)
-	sub, err := t.store.Resume(t.Context(), alice)
-	if err != nil || sub.CancelAtPeriodEnd || !sub.CancelledAt.IsZero() {
-		t.Errorf("resumed: %+v, %v", sub, err)
-	}
-	if _, err := t.store.Resume(t.Context(), "user:nobody"); !isErr(err, store.ErrNoSubscription) {
-		t.Errorf("nothing to resume: %v", err)
-	}
+	t.wantPlan("user:bob", "pro active")
 }
 
 func testRefusedGrants(t *storeTest) {

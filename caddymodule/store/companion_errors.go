@@ -6,8 +6,6 @@ import "errors"
 var (
 	// ErrPlanInactive: the plan is kept for those who have it and cannot be chosen anew (409).
 	ErrPlanInactive = errors.New("plan is not active")
-	// ErrNoSubscription: the account has no running subscription (404).
-	ErrNoSubscription = errors.New("no running subscription")
 	// ErrStripeManaged: the subscription is changed at Stripe, not here, unless forced (409).
 	ErrStripeManaged = errors.New("subscription is managed by stripe")
 	// ErrUnknownMetric: no plan names the metric and it is none of the built-in ones (422).

@@ -20,8 +20,6 @@ type Grant struct {
 	Duration time.Duration
 	// Trial makes it a trial.
 	Trial bool
-	// AtOnce makes Downgrade take effect now rather than at the period's end.
-	AtOnce bool
 	// Force changes a subscription that Stripe manages: as long as the grant runs,
 	// that one does not give its plan, whatever is read of it.
 	Force      bool
@@ -35,27 +33,19 @@ const maxDuration = 100 * 366 * 24 * time.Hour
 // it has. What was used stays used, and billing periods go on from the same
 // anchor. Answers: ErrPlanNotFound, ErrPlanInactive, ErrStripeManaged, *InvalidError.
 func (s *Companion) Upgrade(ctx context.Context, account quota.Subject, g Grant) (*Subscription, error) {
-	sub, err := s.change(ctx, account, g, func(ctx context.Context, q *sqlgen.Queries, c *granting) error {
-		return c.replace(ctx, q)
+	if err := checkAccount(account); err != nil {
+		return nil, err
+	}
+	if g.Duration < 0 || g.Duration > maxDuration {
+		return nil, invalid("duration", "%s is outside 0..%s", g.Duration, maxDuration)
+	}
+	var sub *Subscription
+	err := s.write(ctx, func(q *sqlgen.Queries) (err error) {
+		sub, err = s.upgrade(ctx, q, account, g)
+		return err
 	})
 	if err != nil {
 		return nil, fmt.Errorf("upgrading: %w", err)
-	}
-	return sub, nil
-}
-
-// Downgrade gives the account the plan when its current period ends, for
-// g.Duration from then on; at once if there is no end to wait for or g.AtOnce
-// says so. Answers as Upgrade does.
-func (s *Companion) Downgrade(ctx context.Context, account quota.Subject, g Grant) (*Subscription, error) {
-	sub, err := s.change(ctx, account, g, func(ctx context.Context, q *sqlgen.Queries, c *granting) error {
-		if g.AtOnce || c.periodEnd().IsZero() {
-			return c.replace(ctx, q)
-		}
-		return c.schedule(ctx, q)
-	})
-	if err != nil {
-		return nil, fmt.Errorf("downgrading: %w", err)
 	}
 	return sub, nil
 }
@@ -70,27 +60,9 @@ type granting struct {
 	old     standing
 }
 
-// change locks the account, looks at what it has, lets act change it, and
-// returns what it has then.
-func (s *Companion) change(ctx context.Context, account quota.Subject, g Grant,
-	act func(context.Context, *sqlgen.Queries, *granting) error) (*Subscription, error) {
-	if err := checkAccount(account); err != nil {
-		return nil, err
-	}
-	if g.Duration < 0 || g.Duration > maxDuration {
-		return nil, invalid("duration", "%s is outside 0..%s", g.Duration, maxDuration)
-	}
-	var sub *Subscription
-	err := s.write(ctx, func(q *sqlgen.Queries) (err error) {
-		sub, err = s.changeIn(ctx, q, account, g, act)
-		return err
-	})
-	return sub, err
-}
-
-// changeIn is change within a transaction.
-func (s *Companion) changeIn(ctx context.Context, q *sqlgen.Queries, account quota.Subject, g Grant,
-	act func(context.Context, *sqlgen.Queries, *granting) error) (*Subscription, error) {
+// upgrade is Upgrade within a transaction: it locks the account, looks at what it
+// has, and returns what it has then.
+func (s *Companion) upgrade(ctx context.Context, q *sqlgen.Queries, account quota.Subject, g Grant) (*Subscription, error) {
 	c := &granting{account: account, grant: g, now: column.At(s.now())}
 	if err := s.lockAccount(ctx, q, c); err != nil {
 		return nil, err
@@ -105,7 +77,7 @@ func (s *Companion) changeIn(ctx context.Context, q *sqlgen.Queries, account quo
 	case !c.plan.IsActive:
 		return nil, fmt.Errorf("%w: %q", ErrPlanInactive, g.Plan)
 	}
-	if err := act(ctx, q, c); err != nil {
+	if err := c.replace(ctx, q); err != nil {
 		return nil, err
 	}
 	st, err := s.accountState(ctx, q, account)
@@ -187,99 +159,4 @@ func (c *granting) overruled() (id sql.NullString) {
 		return c.row.GrantedOver
 	}
 	return id
-}
-
-// periodEnd is when what runs now ends or renews; zero: it does not, or nothing runs.
-func (c *granting) periodEnd() time.Time {
-	if !c.old.running {
-		return time.Time{}
-	}
-	if c.old.pendingDue {
-		return c.row.PendingPeriodEnd.Time
-	}
-	return earliest(c.old.expires, c.row.CurrentPeriodEnd.Time)
-}
-
-func (c *granting) schedule(ctx context.Context, q *sqlgen.Queries) error {
-	if c.old.pendingDue {
-		// A plan that was pending itself has taken effect: it becomes a
-		// subscription of its own, so that there is a place for the next.
-		return c.replace(ctx, q)
-	}
-	end := c.periodEnd()
-	p := sqlgen.SetPendingPlanParams{
-		ID: c.row.ID, PendingPlanID: text(c.plan.ID), PendingEffectiveAt: column.At(end), UpdatedAt: c.now,
-	}
-	if c.grant.Duration > 0 {
-		p.PendingPeriodEnd = column.At(end.Add(c.grant.Duration))
-	}
-	if err := q.SetPendingPlan(ctx, p); err != nil {
-		return fmt.Errorf("scheduling plan: %w", err)
-	}
-	return nil
-}
-
-// Cancellation says when a subscription ends.
-type Cancellation struct {
-	// AtOnce ends it now rather than at the end of the period.
-	AtOnce bool
-	// Force changes a subscription that Stripe manages.
-	Force bool
-}
-
-// Cancel ends the account's subscription at the end of its period, at once if
-// the period has no end; the default plan follows. Answers: ErrNoSubscription, ErrStripeManaged.
-func (s *Companion) Cancel(ctx context.Context, account quota.Subject, how Cancellation) (*Subscription, error) {
-	sub, err := s.amend(ctx, account, how.Force, func(ctx context.Context, q *sqlgen.Queries, c *granting) error {
-		if how.AtOnce || c.old.pendingDue || c.row.CurrentPeriodEnd.IsZero() {
-			return q.CancelSubscription(ctx, sqlgen.CancelSubscriptionParams{ID: c.row.ID, EndedAt: c.now})
-		}
-		return q.CancelSubscriptionAtPeriodEnd(ctx, sqlgen.CancelSubscriptionAtPeriodEndParams{ID: c.row.ID, UpdatedAt: c.now})
-	})
-	if err != nil {
-		return nil, fmt.Errorf("cancelling: %w", err)
-	}
-	return sub, nil
-}
-
-// Resume takes back what is to happen at the period's end: a cancellation or a
-// change of plan. Answers: ErrNoSubscription, ErrStripeManaged.
-func (s *Companion) Resume(ctx context.Context, account quota.Subject) (*Subscription, error) {
-	sub, err := s.amend(ctx, account, false, func(ctx context.Context, q *sqlgen.Queries, c *granting) error {
-		if c.old.pendingDue {
-			return nil
-		}
-		return q.ResumeSubscription(ctx, sqlgen.ResumeSubscriptionParams{ID: c.row.ID, UpdatedAt: c.now})
-	})
-	if err != nil {
-		return nil, fmt.Errorf("resuming: %w", err)
-	}
-	return sub, nil
-}
-
-// amend changes a running subscription without replacing it.
-func (s *Companion) amend(ctx context.Context, account quota.Subject, force bool,
-	act func(context.Context, *sqlgen.Queries, *granting) error) (*Subscription, error) {
-	if err := checkAccount(account); err != nil {
-		return nil, err
-	}
-	var sub *Subscription
-	err := s.write(ctx, func(q *sqlgen.Queries) error {
-		c := &granting{account: account, grant: Grant{Force: force}, now: column.At(s.now())}
-		if err := s.lockAccount(ctx, q, c); err != nil {
-			return err
-		}
-		if !c.old.running {
-			return ErrNoSubscription
-		}
-		if err := act(ctx, q, c); err != nil {
-			return err
-		}
-		st, err := s.accountState(ctx, q, account)
-		if err == nil {
-			sub = st.Subscription
-		}
-		return err
-	})
-	return sub, err
 }

@@ -101,7 +101,7 @@ func (c *userChange) patchPlan(ctx context.Context, p UserPatch) error {
 		return nil // as it was
 	}
 	g := Grant{Plan: p.Plan, Duration: p.Duration, Force: p.Force, By: c.actorName(), Reason: p.Reason}
-	sub, err := c.s.changeIn(ctx, c.q, account, g, func(ctx context.Context, q *sqlgen.Queries, g *granting) error { return g.replace(ctx, q) })
+	sub, err := c.s.upgrade(ctx, c.q, account, g)
 	if err != nil {
 		return err
 	}

@@ -11,23 +11,3 @@ VALUES ($1, $2, $3, $4, $5, TRUE, $6, $7, $8, $6, $9, $10, $11, $12, $6, $6);
 -- name: ReplaceSubscription :exec
 UPDATE subscriptions SET is_current = FALSE, status = $2, cancelled_at = COALESCE(cancelled_at, $3), ended_at = $3, updated_at = $3
 WHERE id = $1;
-
--- name: CancelSubscription :exec
-UPDATE subscriptions SET status = 'cancelled', cancelled_at = COALESCE(cancelled_at, $2), ended_at = $2, updated_at = $2,
-    pending_plan_id = NULL, pending_effective_at = NULL, pending_period_end = NULL
-WHERE id = $1;
-
--- name: CancelSubscriptionAtPeriodEnd :exec
-UPDATE subscriptions SET cancel_at_period_end = TRUE, cancelled_at = COALESCE(cancelled_at, $2), updated_at = $2,
-    pending_plan_id = NULL, pending_effective_at = NULL, pending_period_end = NULL
-WHERE id = $1;
-
--- name: SetPendingPlan :exec
-UPDATE subscriptions SET pending_plan_id = $2, pending_effective_at = $3, pending_period_end = $4,
-    cancel_at_period_end = FALSE, cancelled_at = NULL, updated_at = $5
-WHERE id = $1;
-
--- name: ResumeSubscription :exec
-UPDATE subscriptions SET cancel_at_period_end = FALSE, cancelled_at = NULL, pending_plan_id = NULL,
-    pending_effective_at = NULL, pending_period_end = NULL, updated_at = $2
-WHERE id = $1;

@@ -12,38 +12,6 @@ import (
 	"github.com/quotagate/quotagate/caddymodule/store/column"
 )
 
-const cancelSubscription = `-- name: CancelSubscription :exec
-UPDATE subscriptions SET status = 'cancelled', cancelled_at = COALESCE(cancelled_at, $2), ended_at = $2, updated_at = $2,
-    pending_plan_id = NULL, pending_effective_at = NULL, pending_period_end = NULL
-WHERE id = $1
-`
-
-type CancelSubscriptionParams struct {
-	ID      string
-	EndedAt column.Time
-}
-
-func (q *Queries) CancelSubscription(ctx context.Context, arg CancelSubscriptionParams) error {
-	_, err := q.db.ExecContext(ctx, cancelSubscription, arg.ID, arg.EndedAt)
-	return err
-}
-
-const cancelSubscriptionAtPeriodEnd = `-- name: CancelSubscriptionAtPeriodEnd :exec
-UPDATE subscriptions SET cancel_at_period_end = TRUE, cancelled_at = COALESCE(cancelled_at, $2), updated_at = $2,
-    pending_plan_id = NULL, pending_effective_at = NULL, pending_period_end = NULL
-WHERE id = $1
-`
-
-type CancelSubscriptionAtPeriodEndParams struct {
-	ID        string
-	UpdatedAt column.Time
-}
-
-func (q *Queries) CancelSubscriptionAtPeriodEnd(ctx context.Context, arg CancelSubscriptionAtPeriodEndParams) error {
-	_, err := q.db.ExecContext(ctx, cancelSubscriptionAtPeriodEnd, arg.ID, arg.UpdatedAt)
-	return err
-}
-
 const insertSubscription = `-- name: InsertSubscription :exec
 INSERT INTO subscriptions (id, account_id, plan_id, source, status, is_current, started_at, billing_anchor, trial_end,
     current_period_start, current_period_end, granted_by, grant_reason, granted_over, created_at, updated_at)
@@ -113,46 +81,5 @@ type ReplaceSubscriptionParams struct {
 
 func (q *Queries) ReplaceSubscription(ctx context.Context, arg ReplaceSubscriptionParams) error {
 	_, err := q.db.ExecContext(ctx, replaceSubscription, arg.ID, arg.Status, arg.EndedAt)
-	return err
-}
-
-const resumeSubscription = `-- name: ResumeSubscription :exec
-UPDATE subscriptions SET cancel_at_period_end = FALSE, cancelled_at = NULL, pending_plan_id = NULL,
-    pending_effective_at = NULL, pending_period_end = NULL, updated_at = $2
-WHERE id = $1
-`
-
-type ResumeSubscriptionParams struct {
-	ID        string
-	UpdatedAt column.Time
-}
-
-func (q *Queries) ResumeSubscription(ctx context.Context, arg ResumeSubscriptionParams) error {
-	_, err := q.db.ExecContext(ctx, resumeSubscription, arg.ID, arg.UpdatedAt)
-	return err
-}
-
-const setPendingPlan = `-- name: SetPendingPlan :exec
-UPDATE subscriptions SET pending_plan_id = $2, pending_effective_at = $3, pending_period_end = $4,
-    cancel_at_period_end = FALSE, cancelled_at = NULL, updated_at = $5
-WHERE id = $1
-`
-
-type SetPendingPlanParams struct {
-	ID                 string
-	PendingPlanID      sql.NullString
-	PendingEffectiveAt column.Time
-	PendingPeriodEnd   column.Time
-	UpdatedAt          column.Time
-}
-
-func (q *Queries) SetPendingPlan(ctx context.Context, arg SetPendingPlanParams) error {
-	_, err := q.db.ExecContext(ctx, setPendingPlan,
-		arg.ID,
-		arg.PendingPlanID,
-		arg.PendingEffectiveAt,
-		arg.PendingPeriodEnd,
-		arg.UpdatedAt,
-	)
 	return err
 }

@@ -39,9 +39,8 @@ func TestSubscriptionAfterAnUpgrade(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := f.store.Downgrade(t.Context(), ann, store.Grant{Plan: "free"}); err != nil {
-		t.Fatal(err)
-	}
+	f.exec(`UPDATE subscriptions SET pending_effective_at = current_period_end,
+		pending_plan_id = (SELECT id FROM subscription_plans WHERE name = 'free')`)
 	me := f.get("/v1/subscription/me")
 	got := me["subscription"].(map[string]any)
 	timestamp := regexp.MustCompile(`^2026-03-15T12:00:00Z$`)

@@ -190,7 +190,6 @@ func failures() []known {
 		{store.ErrTooManyOverrides, api.Refuse(http.StatusConflict, "too_many_overrides", "This account has as many overrides as can be: revoke some")},
 		{store.ErrLevel, api.Invalid("metric", "is a level: set it with PUT")},
 		{store.ErrPlanInactive, api.Refuse(http.StatusConflict, "plan_inactive", "This plan cannot be chosen any more")},
-		{store.ErrNoSubscription, api.NewError(http.StatusNotFound, "No running subscription")},
 		{store.ErrStripeManaged, api.Refuse(http.StatusConflict, "stripe_managed", "This subscription is managed by Stripe: change it there")},
 		{store.ErrOverrideNotFound, api.NewError(http.StatusNotFound, "Override not found")},
 		{store.ErrUnknownMetric, api.Invalid("metric", "no plan names this metric")},
