@@ -157,7 +157,9 @@ func testServicesChange(t *testing.T, h BusHarness) {
 		{"override", func() error {
 			return second(s.AddQuotaOverride(ctx, store.Actor{}, org, store.QuotaOverride{Metric: "jobs", Mode: store.ModeAdd, Limit: 1}))
 		}, []quota.Subject{org}},
-		{"level", func() error { return s.SetLevel(ctx, alice, "storage_bytes", 5, time.Time{}) }, []quota.Subject{alice}},
+		{"level", func() error {
+			return s.SetLevels(ctx, boss(), []store.Level{{Account: alice, Metric: "storage_bytes", Value: 5}})
+		}, []quota.Subject{alice}},
 		{"suspension", func() error { return second(s.PatchUser(ctx, boss(), "bob", store.UserPatch{Status: "suspended"})) }, []quota.Subject{"user:bob"}},
 		{"revocation", func() error { return second(s.LogOutUser(ctx, boss(), "bob", "", store.Precondition{})) }, []quota.Subject{"user:bob"}},
 	} {

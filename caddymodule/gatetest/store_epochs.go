@@ -172,7 +172,7 @@ func testCompaction(t *storeTest) {
 	for _, epoch := range []string{"e1", "e2", "e3"} {
 		t.ok(t.store.Flush(t.Context(), quota.Flush{EpochTotals: quota.EpochTotals{Epoch: epoch, Rows: rows(5), Final: epoch != "e3"}}))
 	}
-	t.ok(t.store.SetLevel(t.Context(), "org:acme", "storage_bytes", 7, time.Time{}))
+	t.ok(t.setLevel("org:acme", "storage_bytes", 7))
 	sums := func() [2]int64 {
 		return [2]int64{t.usage(alice, key(rows(0)[0])), t.usage("org:acme", key(rows(0)[1]))}
 	}

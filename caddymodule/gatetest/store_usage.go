@@ -14,8 +14,6 @@ import (
 func usageTests() map[string]func(*storeTest) {
 	return map[string]func(*storeTest){
 		"usage across period boundaries":           testPeriods,
-		"a quota at its limit":                     testCheckQuota,
-		"usage summary":                            testSummary,
 		"a level is what was set and what came on": testLevel,
 		"a level that is set while usage is held":  testLevelExcept,
 		"rollups":                    testRollups,
@@ -49,13 +47,28 @@ func (t *storeTest) flush(epoch string, rows ...quota.Total) {
 	t.ok(t.store.Flush(t.Context(), quota.Flush{EpochTotals: quota.EpochTotals{Epoch: epoch, Rows: rows}}))
 }
 
+func (t *storeTest) setLevel(account quota.Subject, metric string, value int64) error {
+	return t.store.SetLevels(t.Context(), root, []store.Level{{Account: account, Metric: metric, Value: value}})
+}
+
 func testPeriods(t *storeTest) {
+	usedOf := func(metric string, p quota.Period, want int64) {
+		t.Helper()
+		for _, c := range quota.UsageCharges(t.entitlement(alice), t.clock.Now()) {
+			k := quota.UsageKey{Metric: c.Key.Name, Period: c.Key.Period, Start: c.Key.Start}
+			if k.Metric != metric || k.Period != p {
+				continue
+			}
+			if n := t.usage(alice, k); n != want {
+				t.Errorf("at %s: %d %s used in the %s, want %d", t.clock.Now(), n, metric, p, want)
+			}
+			return
+		}
+		t.Errorf("%s is not counted by %s", metric, p)
+	}
 	used := func(want int64) {
 		t.Helper()
-		u, err := t.store.CheckQuota(t.Context(), alice, quota.MetricJobs)
-		if err != nil || u.Used != want {
-			t.Errorf("at %s: %d jobs used, %v, want %d", t.clock.Now(), u.Used, err, want)
-		}
+		usedOf("jobs", quota.PeriodMonth, want)
 	}
 	last := time.Date(2026, 2, 28, 23, 59, 59, 999e6, time.UTC)
 	march := time.Date(2026, 3, 1, 0, 0, 0, 0, time.UTC)
@@ -67,10 +80,9 @@ func testPeriods(t *storeTest) {
 	used(0)
 	t.flush("e1", february, total(alice, "jobs", quota.PeriodMonth, march, 4, 0))
 	used(4)
-	u, err := t.store.CheckQuota(t.Context(), alice, quota.MetricJobs)
-	if err != nil || !u.ResetAt.Equal(time.Date(2026, 4, 1, 0, 0, 0, 0, time.UTC)) || u.Limit != 10 || u.Remaining() != 6 {
-		t.Errorf("%+v, %v", u, err)
-	}
+	_, err := t.store.Upgrade(t.Context(), alice, store.Grant{Plan: "pro"})
+	t.ok(err)
+	used(4) // an upgrade resets no usage
 	// A settle may come late: it belongs to the period of its reservation.
 	february.Refunded = 9
 	t.flush("e1", february)
@@ -81,77 +93,8 @@ func testPeriods(t *storeTest) {
 	// A plan that counts by day finds what was used today, not what was used this month.
 	t.flush("e1", total(alice, "api_calls", quota.PeriodDay, march, 3, 0), total(alice, "api_calls", quota.PeriodMonth, march, 3, 0))
 	t.clock.Add(day)
-	if u, err := t.store.CheckQuota(t.Context(), alice, quota.MetricAPICalls); err != nil || u.Used != 0 || u.Period != quota.PeriodDay {
-		t.Errorf("the next day: %+v, %v", u, err)
-	}
-}
-
-func testCheckQuota(t *storeTest) {
-	now := t.clock.Now()
-	t.flush("e1", total(alice, "jobs", quota.PeriodMonth, now, 9, 0))
-	check := func(account quota.Subject, metric string) store.QuotaUsage {
-		t.Helper()
-		u, err := t.store.CheckQuota(t.Context(), account, metric)
-		return must(t, u, err)
-	}
-	if u := check(alice, "jobs"); !u.Within() || u.Remaining() != 1 {
-		t.Errorf("one below the limit: %+v", u)
-	}
-	t.flush("e1", total(alice, "jobs", quota.PeriodMonth, now, 10, 0))
-	if u := check(alice, "jobs"); u.Within() || u.Remaining() != 0 {
-		t.Errorf("at the limit: %+v", u)
-	}
-	_, err := t.store.Upgrade(t.Context(), alice, store.Grant{Plan: "pro"})
-	t.ok(err)
-	if u := check(alice, "jobs"); !u.Within() || u.Used != 10 || u.Limit != 500 {
-		t.Errorf("an upgrade resets no usage and raises the limit: %+v", u)
-	}
-	_, err = t.store.Upgrade(t.Context(), alice, store.Grant{Plan: "enterprise"})
-	t.ok(err)
-	if u := check(alice, "jobs"); !u.Unlimited || !u.Within() {
-		t.Errorf("unlimited: %+v", u)
-	}
-	if _, err := t.store.CheckQuota(t.Context(), alice, "renders"); !isErr(err, store.ErrUnknownMetric) {
-		t.Errorf("a metric that no plan names: %v", err)
-	}
-	t.exec("DELETE FROM plan_quotas WHERE metric = 'storage_bytes'")
-	if u := check(alice, quota.MetricStorageBytes); !u.Unlimited || u.Period != quota.PeriodNone {
-		t.Errorf("a level that no plan limits: %+v", u)
-	}
-}
-
-func testSummary(t *storeTest) {
-	sum, err := t.store.UsageSummary(t.Context(), alice)
-	t.ok(err)
-	zero := map[string]int64{"api_calls": 0, "jobs": 0, "compute_seconds": 0}
-	if diff := cmp.Diff(zero, sum.Month); diff != "" {
-		t.Errorf("on the first day:\n%s", diff)
-	}
-	if diff := cmp.Diff(map[string]int64{"storage_bytes": 0}, sum.Levels); diff != "" || len(sum.Quotas) != 4 {
-		t.Errorf("on the first day: %v\n%s", sum.Quotas, diff)
-	}
-	now := t.clock.Now()
-	t.flush("e1",
-		total(alice, "api_calls", quota.PeriodDay, now, 5, 0), total(alice, "api_calls", quota.PeriodMonth, now, 105, 5),
-		total(alice, "renders", quota.PeriodMonth, now, 2, 0), total(alice, "storage_bytes", quota.PeriodNone, now, 1000, 1))
-	t.flush("e2", total(alice, "api_calls", quota.PeriodMonth, now, 7, 0))
-	sum, err = t.store.UsageSummary(t.Context(), alice)
-	t.ok(err)
-	want := map[string]int64{"api_calls": 107, "jobs": 0, "compute_seconds": 0, "renders": 2}
-	if diff := cmp.Diff(want, sum.Month); diff != "" {
-		t.Errorf("month:\n%s", diff)
-	}
-	if sum.Levels["storage_bytes"] != 999 || !sum.PeriodStart.Equal(time.Date(2026, 3, 1, 0, 0, 0, 0, time.UTC)) ||
-		!sum.PeriodEnd.Equal(time.Date(2026, 4, 1, 0, 0, 0, 0, time.UTC)) {
-		t.Errorf("%+v", sum)
-	}
-	quotas := map[string]int64{}
-	for _, u := range sum.Quotas {
-		quotas[u.Metric+"/"+u.Period.String()] = u.Used
-	}
-	if diff := cmp.Diff(map[string]int64{"api_calls/day": 5, "compute_seconds/month": 0, "jobs/month": 0, "storage_bytes/none": 999}, quotas); diff != "" {
-		t.Errorf("quotas:\n%s", diff)
-	}
+	usedOf("api_calls", quota.PeriodDay, 0)
+	usedOf("api_calls", quota.PeriodMonth, 3)
 }
 
 func testLevel(t *storeTest) {
@@ -167,7 +110,7 @@ func testLevel(t *storeTest) {
 	}
 	t.flush("e1", stored(100, 30))
 	want(70)
-	t.ok(t.store.SetLevel(t.Context(), alice, "storage_bytes", 500, time.Time{}))
+	t.ok(t.setLevel(alice, "storage_bytes", 500))
 	want(500)
 	t.flush("e1", stored(120, 30))
 	t.flush("e2", stored(5, 0))
@@ -183,12 +126,12 @@ func testLevel(t *storeTest) {
 		value  int64
 		want   error
 	}{{"jobs", 1, store.ErrNotLevel}, {"renders", 1, store.ErrUnknownMetric}} {
-		if err := t.store.SetLevel(t.Context(), alice, tt.metric, tt.value, time.Time{}); !isErr(err, tt.want) {
+		if err := t.setLevel(alice, tt.metric, tt.value); !isErr(err, tt.want) {
 			t.Errorf("%s: %v", tt.metric, err)
 		}
 	}
 	for _, bad := range []int64{-1, quota.MaxAmount + 1} {
-		if err := t.store.SetLevel(t.Context(), alice, "storage_bytes", bad, time.Time{}); asErr[*store.InvalidError](err) == nil {
+		if err := t.setLevel(alice, "storage_bytes", bad); asErr[*store.InvalidError](err) == nil {
 			t.Errorf("a level of %d: %v", bad, err)
 		}
 	}
@@ -199,7 +142,7 @@ func testLevelExcept(t *storeTest) {
 	now := t.clock.Now()
 	t.flush("own", total(alice, "storage_bytes", quota.PeriodNone, now, 100, 0))
 	t.flush("other", total(alice, "storage_bytes", quota.PeriodNone, now, 7, 0))
-	t.ok(t.store.SetLevel(t.Context(), alice, "storage_bytes", 20, time.Time{}))
+	t.ok(t.setLevel(alice, "storage_bytes", 20))
 	t.flush("own", total(alice, "storage_bytes", quota.PeriodNone, now, 103, 0))
 	const ownTotal = 104 // one is not flushed yet
 	if got := t.usage(alice, k, "own", "unknown") + ownTotal; got != 24 {

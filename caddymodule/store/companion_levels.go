@@ -33,15 +33,10 @@ func (e *LevelError) Error() string { return fmt.Sprintf("level %d: %v", e.Index
 // Unwrap is what is wrong with the level.
 func (e *LevelError) Unwrap() error { return e.Err }
 
-// SetLevel says what the account holds of a level now, by an admin's or a
-// reconciler's measurement; what gateways count from here on is added to it. A
-// zero measuredAt is now. It answers ErrNotLevel for a metric that is counted per period.
-func (s *Companion) SetLevel(ctx context.Context, account quota.Subject, metric string, value int64, measuredAt time.Time) error {
-	return s.SetLevels(ctx, Actor{}, []Level{{account, metric, value, measuredAt}})
-}
-
-// SetLevels is SetLevel for many, all of them or none: a *LevelError says which
-// one stands in the way. The audit log has one event for all of them.
+// SetLevels says what accounts hold of levels, by a reconciler's measurement, all
+// of them or none; what gateways count from then on is added to it. It answers
+// ErrNotLevel for a metric that is counted per period: a *LevelError says which one
+// stands in the way. The audit log has one event for all of them.
 func (s *Companion) SetLevels(ctx context.Context, by Actor, levels []Level) error {
 	order := make([]int, len(levels))
 	for i := range levels {
@@ -110,7 +105,7 @@ func putLevel(ctx context.Context, q *sqlgen.Queries, v *view, l *Level, now col
 	return nil
 }
 
-// MeasureLevel is SetLevel by an admin, audited with what the level was before.
+// MeasureLevel sets one level by an admin, audited with what it was before.
 func (s *Companion) MeasureLevel(ctx context.Context, by Actor, l Level, reason string) (before int64, err error) {
 	if err := checkLevel(&l); err != nil {
 		return 0, err

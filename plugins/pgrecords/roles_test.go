@@ -163,7 +163,7 @@ func companionWorks(t *testing.T, s *store.Companion) {
 		{"grant", second(s.Upgrade(ctx, "user:7", store.Grant{Plan: "pro"}))},
 		{"override", second(s.AddQuotaOverride(ctx, by, "user:7", store.QuotaOverride{Metric: "jobs", Mode: store.ModeAdd, Limit: 1}))},
 		{"plans", second(s.ApplyPlans(ctx, by, document))},
-		{"level", s.SetLevel(ctx, "user:7", "storage_bytes", 5, time.Time{})},
+		{"level", s.SetLevels(ctx, by, []store.Level{{Account: "user:7", Metric: "storage_bytes", Value: 5}})},
 		{"adjustment", second(s.AdjustUsage(ctx, by, "user:7", store.Adjustment{Metric: "jobs", Delta: 4}))},
 		{"chart", second(s.UsageHistory(ctx, "user:7", "jobs", month))},
 		{"admin", second(s.GrantAdmin(ctx, "7", by))},
@@ -200,10 +200,10 @@ func gatewayAdmits(t *testing.T, gateway *Records) {
 	}
 	s := store.ForCompanion(gateway.Store())
 	_, state := s.AccountState(ctx, "user:7")
-	_, summary := s.UsageSummary(ctx, "user:7")
+	_, usage := s.Usage(ctx, "user:7", []quota.UsageKey{{Metric: "storage_bytes", Period: quota.PeriodNone}}, nil)
 	_, plans := s.ListPlans(ctx, store.PlanFilter{})
 	_, history := s.UsageHistory(ctx, "user:7", "jobs", store.Range{From: time.Now().Add(-time.Hour), To: time.Now(), Granularity: store.ByHour})
-	if err := errors.Join(state, summary, plans, history, gateway.Ping(ctx)); err != nil {
+	if err := errors.Join(state, usage, plans, history, gateway.Ping(ctx)); err != nil {
 		t.Errorf("what a user is shown: %v", err)
 	}
 }

@@ -5,13 +5,6 @@ VALUES ('adjusted', $1, $2, $3, $4, $5, $6, $7)
 ON CONFLICT (epoch, account_id, metric, period, period_start) DO UPDATE SET
     spent = usage_totals.spent + excluded.spent, refunded = usage_totals.refunded + excluded.refunded;
 
--- name: PeriodTotals :many
-SELECT metric, CAST(SUM(spent - refunded) AS BIGINT) AS used FROM usage_totals
-WHERE account_id = $1 AND period = $2 AND period_start = $3 GROUP BY metric ORDER BY metric;
-
--- name: LevelOffsets :many
-SELECT metric, CAST(value - counted AS BIGINT) AS set_offset FROM usage_levels WHERE account_id = $1 ORDER BY metric;
-
 -- name: PutLevel :exec
 INSERT INTO usage_levels (account_id, metric, value, measured_at) VALUES ($1, $2, $3, $4)
 ON CONFLICT (account_id, metric) DO UPDATE SET value = excluded.value, measured_at = excluded.measured_at;
