@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/quotagate/quotagate/caddymodule/quota"
 	"github.com/quotagate/quotagate/caddymodule/store"
 	"pgregory.net/rapid"
 )
@@ -28,10 +29,8 @@ func (t *storeTest) audit(n int) {
 	t.Helper()
 	for i := range n {
 		t.clock.Add(time.Second)
-		t.ok(t.store.Audit(t.Context(), store.Actor{Type: store.ActorUser, ID: "boss", IP: "192.0.2.1"}, store.AuditEvent{
-			Action: "user.suspended", ResourceType: "user", ResourceID: fmt.Sprint(i), Account: fmt.Sprint(i),
-			Changes: map[string]store.AuditChange{"state": {From: "active", To: "suspended"}},
-		}))
+		level := store.Level{Account: quota.UserSubject(fmt.Sprint(i)), Metric: "storage_bytes", Value: 1}
+		t.ok(second(t.store.MeasureLevel(t.Context(), root, level, "")))
 	}
 }
 
@@ -222,9 +221,18 @@ func testAuditTampering(t *storeTest) {
 
 func testAuditConcurrently(t *storeTest) {
 	const writers, each = 8, 5
+	user := func(i, n int) string { return fmt.Sprintf("u%d-%d", i, n) }
+	for i := range writers {
+		for n := range each {
+			t.see(quota.UserSubject(user(i, n)))
+			t.patch(user(i, n), "suspended", "")
+		}
+	}
+	before := t.head().Seq
 	for _, err := range concurrently(t.Context(), writers, func(ctx context.Context, i int) error {
-		for range each {
-			if err := t.store.Audit(ctx, store.Actor{ID: fmt.Sprint(i)}, store.AuditEvent{Action: "a.b"}, store.AuditEvent{Action: "c.d"}); err != nil {
+		for n := range each {
+			patch := store.UserPatch{Status: "active", Plan: "pro"} // two events
+			if _, err := t.store.PatchUser(ctx, store.Actor{ID: fmt.Sprint(i)}, user(i, n), patch); err != nil {
 				return err
 			}
 		}
@@ -235,13 +243,14 @@ func testAuditConcurrently(t *storeTest) {
 		}
 	}
 	head := t.head()
-	if head.Seq != writers*each*2 {
-		t.Errorf("%d events, want %d", head.Seq, writers*each*2)
+	if n := head.Seq - before; n != writers*each*2 {
+		t.Errorf("%d events, want %d", n, writers*each*2)
 	}
 	if _, err := t.store.VerifyAudit(t.Context(), &head); err != nil {
 		t.Error(err)
 	}
-	if n := t.number(`SELECT COUNT(*) FROM audit_events a JOIN audit_events b ON b.seq = a.seq + 1 AND b.actor_id = a.actor_id AND b.action = 'c.d' WHERE a.action = 'a.b'`); n != writers*each {
+	if n := t.number(`SELECT COUNT(*) FROM audit_events a JOIN audit_events b ON b.seq = a.seq + 1 AND b.actor_id = a.actor_id
+			AND b.account_id = a.account_id AND b.action = 'subscription.granted' WHERE a.action = 'user.activated'`); n != writers*each {
 		t.Errorf("%d pairs stand together, want %d", n, writers*each)
 	}
 }
@@ -296,9 +305,9 @@ func testAuditRetention(t *storeTest) {
 
 // What clients send is kept as far as both engines can.
 func testAuditTexts(t *storeTest) {
-	t.ok(t.store.Audit(t.Context(),
-		store.Actor{Type: store.ActorUser, ID: "a\x00b", UserAgent: "\xff\xfe" + strings.Repeat("ü", 400), Label: "x'; DROP TABLE admins; --"},
-		store.AuditEvent{Action: "a.b", Reason: strings.Repeat("x", 3000), Metadata: map[string]any{"text": "\x00<&>"}}))
+	t.see(alice)
+	by := store.Actor{Type: store.ActorUser, ID: "a\x00b", UserAgent: "\xff\xfe" + strings.Repeat("ü", 400), Label: "x'; DROP TABLE admins; --"}
+	t.ok(t.store.NoteClearing(t.Context(), by, "alice", strings.Repeat("x", 3000), []string{"\x00<&>"}))
 	h := t.head()
 	if _, err := t.store.VerifyAudit(t.Context(), &h); err != nil {
 		t.Error(err)

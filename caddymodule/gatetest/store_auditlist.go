@@ -5,6 +5,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/quotagate/quotagate/caddymodule/quota"
 	"github.com/quotagate/quotagate/caddymodule/store"
 )
 
@@ -17,9 +18,11 @@ func auditListTests() map[string]func(*storeTest) {
 	}
 }
 
-func (t *storeTest) happen(by, action, account string) {
+// happen sets a level of the user: one event.
+func (t *storeTest) happen(by, user string) {
 	t.Helper()
-	t.ok(t.store.Audit(t.Context(), store.Actor{Type: store.ActorUser, ID: by}, store.AuditEvent{Action: action, Account: account}))
+	level := store.Level{Account: quota.UserSubject(user), Metric: "storage_bytes", Value: 1}
+	t.ok(second(t.store.MeasureLevel(t.Context(), store.Actor{Type: store.ActorUser, ID: by}, level, "")))
 }
 
 func (t *storeTest) listed(f store.AuditFilter, p store.AuditPage) *store.AuditList {
@@ -42,10 +45,10 @@ func testAuditListed(t *storeTest) {
 		t.Errorf("of nothing: %+v", l)
 	}
 	for i := range 7 {
-		t.happen("root", fmt.Sprint("a.", i), "alice")
+		t.happen("root", fmt.Sprint("u", i))
 	}
 	l := t.listed(store.AuditFilter{}, store.AuditPage{Limit: 3})
-	if seqs(l) != "7 6 5" || l.Total != 7 || l.Entries[0].Action != "a.6" || l.Entries[0].PrevHash != l.Entries[1].Hash {
+	if seqs(l) != "7 6 5" || l.Total != 7 || l.Entries[0].Account != "u6" || l.Entries[0].PrevHash != l.Entries[1].Hash {
 		t.Errorf("the first page: %s of %d: %+v", seqs(l), l.Total, l.Entries[0])
 	}
 	l = t.listed(store.AuditFilter{}, store.AuditPage{Limit: 3, After: l.Next})
@@ -66,11 +69,14 @@ func testAuditListed(t *storeTest) {
 
 func testAuditFiltered(t *storeTest) {
 	began := t.clock.Now()
-	for _, e := range [][3]string{
-		{"root", "user.suspended", "alice"}, {"root", "user.restored", "bob"}, {"alice", "user.suspended", "carol"},
-		{"root", "user%", "%"}, {"root", "plan.updated", ""},
+	for _, do := range []func(){
+		func() { t.happen("root", "alice") },
+		func() { t.ok(second(t.store.GrantAdmin(t.Context(), "bob", root))) },
+		func() { t.happen("alice", "carol") },
+		func() { t.happen("root", "%") },
+		func() { t.ok(t.setLevel("user:dave", "storage_bytes", 1)) }, // an import is nobody's
 	} {
-		t.happen(e[0], e[1], e[2])
+		do()
 		t.clock.Add(time.Minute)
 	}
 	for name, c := range map[string]struct {
@@ -78,11 +84,11 @@ func testAuditFiltered(t *storeTest) {
 		want string
 	}{
 		"did it, or theirs": {store.AuditFilter{User: "alice"}, "3 1"},
-		"action":            {store.AuditFilter{Action: "user.suspended"}, "3 1"},
-		"both":              {store.AuditFilter{User: "carol", Action: "user.suspended"}, "3"},
+		"action":            {store.AuditFilter{Action: "usage.level_set"}, "4 3 1"},
+		"both":              {store.AuditFilter{User: "carol", Action: "usage.level_set"}, "3"},
 		"no pattern":        {store.AuditFilter{User: "%"}, "4"},
-		"no pattern either": {store.AuditFilter{Action: "user%"}, "4"},
-		"no word's part":    {store.AuditFilter{Action: "user"}, ""},
+		"no pattern either": {store.AuditFilter{Action: "usage%"}, ""},
+		"no word's part":    {store.AuditFilter{Action: "usage"}, ""},
 		"no SQL":            {store.AuditFilter{User: "x' OR '1'='1"}, ""},
 		"from":              {store.AuditFilter{From: began.Add(2 * time.Minute)}, "5 4 3"},
 		"to":                {store.AuditFilter{To: began.Add(2 * time.Minute)}, "2 1"},
@@ -99,7 +105,7 @@ func testAuditFiltered(t *storeTest) {
 }
 
 func testAuditPages(t *storeTest) {
-	t.happen("root", "a", "")
+	t.happen("root", "alice")
 	for name, p := range map[string]store.AuditPage{
 		"none": {}, "all": {Limit: store.MaxAudit + 1}, "before the first": {Limit: 1, Skip: -1}, "both": {Limit: 1, Skip: 1, After: "1"},
 		"made up": {Limit: 1, After: "1 OR 1=1"}, "zero": {Limit: 1, After: "0"}, "negative": {Limit: 1, After: "-1"},
@@ -119,10 +125,10 @@ func testAuditPages(t *storeTest) {
 // Who goes on by cursor sees each event once, whatever is written meanwhile.
 func testAuditListedWhileWritten(t *storeTest) {
 	for i := range 5 {
-		t.happen("root", fmt.Sprint("a.", i), "")
+		t.happen("root", fmt.Sprint("u", i))
 	}
 	l := t.listed(store.AuditFilter{}, store.AuditPage{Limit: 2})
-	t.happen("root", "late", "")
+	t.happen("root", "late")
 	if l = t.listed(store.AuditFilter{}, store.AuditPage{Limit: 2, After: l.Next}); seqs(l) != "3 2" || l.Total != 6 {
 		t.Errorf("%s of %d", seqs(l), l.Total)
 	}

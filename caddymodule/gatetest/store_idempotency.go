@@ -34,7 +34,8 @@ func (t *storeTest) wantBegin(hash string, want error) {
 
 // done does something in the name of the request.
 func (t *storeTest) done(r *store.IdempotentRequest) error {
-	return t.store.Audit(t.Context(), store.Actor{Request: r}, store.AuditEvent{Action: "a.b"})
+	level := store.Level{Account: alice, Metric: "storage_bytes", Value: 1}
+	return second(t.store.MeasureLevel(t.Context(), store.Actor{Request: r}, level, ""))
 }
 
 func testKeyOnce(t *storeTest) {

@@ -40,11 +40,8 @@ type Actor struct {
 	Request *IdempotentRequest
 }
 
-// The outcomes of audited actions.
-const (
-	OutcomeSuccess = "success"
-	OutcomeDenied  = "denied"
-)
+// outcomeSuccess is the outcome of whatever is audited: what is refused changes nothing.
+const outcomeSuccess = "success"
 
 // AuditChange is one field before and after. Both end as JSON in the log, which
 // is never altered: no secret belongs here.
@@ -60,7 +57,6 @@ type AuditEvent struct {
 	ResourceType, ResourceID string
 	// Account is the user or organization id that it concerns; empty: none.
 	Account  string
-	Outcome  string // empty: OutcomeSuccess
 	Reason   string
 	Changes  map[string]AuditChange
 	Metadata map[string]any
@@ -104,18 +100,6 @@ func (s *Companion) auditedHost(ctx context.Context, by Actor, f func(q *sqlgen.
 	})
 }
 
-// Audit appends events that no change of the records goes with.
-func (s *Companion) Audit(ctx context.Context, by Actor, events ...AuditEvent) error {
-	err := s.audited(ctx, by, func(_ *sqlgen.Queries, a *auditor) error {
-		a.events = events
-		return nil
-	})
-	if err != nil {
-		return fmt.Errorf("writing the audit log: %w", err)
-	}
-	return nil
-}
-
 // appendAudit writes what was noted. It must be the transaction's last act.
 func (s *Companion) appendAudit(ctx context.Context, q *sqlgen.Queries, a *auditor) error {
 	if err := s.commitRequest(ctx, q, a.actor.Request); err != nil {
@@ -155,15 +139,12 @@ func auditRow(by Actor, e AuditEvent, now time.Time) (*sqlgen.AuditEvent, error)
 		ID: id, ActorType: cleanText(by.Type, maxAuditText), ActorID: cleanText(by.ID, maxAuditText),
 		ActorLabel: cleanText(by.Label, maxAuditText), ImpersonatorID: cleanText(by.Impersonator, maxAuditText),
 		Action: e.Action, ResourceType: e.ResourceType, ResourceID: cleanText(e.ResourceID, maxAuditText),
-		AccountID: cleanText(e.Account, maxAuditText), Outcome: e.Outcome, Reason: cleanText(e.Reason, MaxReason),
+		AccountID: cleanText(e.Account, maxAuditText), Outcome: outcomeSuccess, Reason: cleanText(e.Reason, MaxReason),
 		IpAddress: cleanText(by.IP, maxAuditText), UserAgent: cleanText(by.UserAgent, maxAuditText),
 		RequestID: cleanText(by.RequestID, maxAuditText), Changes: "{}", Metadata: "{}", CreatedAt: column.At(now),
 	}
 	if row.ActorType == "" {
 		row.ActorType = ActorSystem
-	}
-	if row.Outcome == "" {
-		row.Outcome = OutcomeSuccess
 	}
 	if len(e.Changes) > 0 {
 		if row.Changes, err = encode(e.Changes); err != nil {

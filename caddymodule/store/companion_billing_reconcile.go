@@ -2,13 +2,9 @@ package store
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"slices"
-	"strings"
 	"time"
 
 	"github.com/quotagate/quotagate/caddymodule/quota"
@@ -268,34 +264,4 @@ func (s *Companion) PruneBillingEvents(ctx context.Context, keep time.Duration) 
 		return fmt.Errorf("pruning billing events: %w", err)
 	}
 	return nil
-}
-
-// BillingDigest is a digest of what an account's subscriptions and invoices say,
-// without our ids and the moments at which rows were written: two accounts of
-// the same history have the same, however they came to it.
-func (s *Companion) BillingDigest(ctx context.Context, account quota.Subject) (string, error) {
-	var lines []string
-	err := s.read(ctx, func(q *sqlgen.Queries) error {
-		lines = nil
-		rows, err := q.AccountSubscriptions(ctx, account.ID())
-		if err != nil {
-			return err
-		}
-		for _, r := range rows {
-			r.ID, r.AccountID, r.CreatedAt, r.UpdatedAt = "", "", column.Time{}, column.Time{}
-			lines = append(lines, fmt.Sprintf("subscription %+v", r))
-		}
-		invoices, err := q.ListInvoices(ctx, sqlgen.ListInvoicesParams{AccountID: account.ID(), Limit: 1 << 30})
-		for _, r := range invoices {
-			r.AccountID = ""
-			lines = append(lines, fmt.Sprintf("invoice %+v", r))
-		}
-		return err
-	})
-	if err != nil {
-		return "", fmt.Errorf("digesting: %w", err)
-	}
-	slices.Sort(lines)
-	sum := sha256.Sum256([]byte(strings.Join(lines, "\n")))
-	return hex.EncodeToString(sum[:]), nil
 }

@@ -123,27 +123,6 @@ func (s *Companion) ListUsers(ctx context.Context, f UserFilter, p UserPage) (*U
 	return users, nil
 }
 
-// CountUsers is how many users match.
-func (s *Companion) CountUsers(ctx context.Context, f UserFilter) (int64, error) {
-	if err := f.check(); err != nil {
-		return 0, err
-	}
-	var n int64
-	err := s.directory(ctx, func(tx sqlgen.DBTX, q *sqlgen.Queries, t *hostTable) error {
-		plans, err := s.loadCatalogue(ctx, q)
-		if err != nil {
-			return err
-		}
-		query := s.newDirectoryQuery(t, plans)
-		query.filter(f)
-		return tx.QueryRowContext(ctx, query.count(), query.args...).Scan(&n)
-	})
-	if err != nil {
-		return 0, fmt.Errorf("counting users: %w", err)
-	}
-	return n, nil
-}
-
 // User is one user of the directory, or ErrUserNotFound.
 func (s *Companion) User(ctx context.Context, id string) (*DirectoryUser, error) {
 	if err := checkID(id); err != nil {

@@ -96,18 +96,15 @@ func TestDirectoryFilters(t *testing.T) {
 			if got := h.ids(f, store.UserPage{Sort: "id"}); got != want {
 				h.Errorf("%+v: %s, want %s", f, got, want)
 			}
-			n, err := h.store.CountUsers(ctx, f)
-			if err != nil || int(n) != len(strings.Fields(want)) {
-				h.Errorf("%+v: counted %d, %v", f, n, err)
+			l, err := h.store.ListUsers(ctx, f, store.UserPage{Limit: 1})
+			if err != nil || int(l.Total) != len(strings.Fields(want)) {
+				h.Errorf("%+v: %+v, %v", f, l, err)
 			}
 		}
 		for _, text := range []string{"\x00", "a\x00b", "\xff"} {
 			for _, f := range []store.UserFilter{{Search: text}, {Status: text}, {Plan: text}} {
 				var invalid *store.InvalidError
 				if _, err := h.store.ListUsers(ctx, f, store.UserPage{}); !errors.As(err, &invalid) {
-					h.Errorf("%q: %v", f, err)
-				}
-				if _, err := h.store.CountUsers(ctx, f); !errors.As(err, &invalid) {
 					h.Errorf("%q: %v", f, err)
 				}
 			}

@@ -5,17 +5,16 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/quotagate/quotagate/caddymodule/quota"
 	"github.com/quotagate/quotagate/caddymodule/store"
 )
 
-// happen writes an event.
-func (f *fixture) happen(by, action, account, reason string) {
+// happen suspends a user whom nobody has suspended: one event.
+func (f *fixture) happen(by, user, reason string) {
 	f.Helper()
-	err := f.store.Audit(f.Context(), store.Actor{Type: store.ActorUser, ID: by, Label: "+" + by + "@example.com", IP: "192.0.2.1"}, store.AuditEvent{
-		Action: action, ResourceType: "user", ResourceID: account, Account: account, Reason: reason,
-		Changes: map[string]store.AuditChange{"status": {From: "active", To: "suspended"}},
-	})
-	if err != nil {
+	f.see(quota.UserSubject(user))
+	actor := store.Actor{Type: store.ActorUser, ID: by, Label: "+" + by + "@example.com", IP: "192.0.2.1", Bootstrap: true}
+	if _, err := f.store.PatchUser(f.Context(), actor, user, store.UserPatch{Status: "suspended", Reason: reason}); err != nil {
 		f.Fatal(err)
 	}
 }
@@ -25,9 +24,9 @@ func TestAuditLog(t *testing.T) {
 	f := start(t)
 	f.do("GET", "/v1/admin/audit-log", "").want(200).wantBody(`{"events": [], "total": 0, "skip": 0, "limit": 100, "next_cursor": null}`)
 	for i := range 3 {
-		f.happen("root", fmt.Sprint("user.", i), "ann", "")
+		f.happen("root", fmt.Sprint("ann", i), "")
 	}
-	f.happen("eve", "user.suspended", "bob", "abuse")
+	f.happen("eve", "bob", "abuse")
 	list := f.do("GET", "/v1/admin/audit-log?user_id=bob", "").want(200).json()
 	e := list["events"].([]any)[0].(map[string]any)
 	change := e["changes"].(map[string]any)["status"].(map[string]any)
@@ -43,7 +42,7 @@ func TestAuditLog(t *testing.T) {
 	if len(rest["events"].([]any)) != 1 || rest["next_cursor"] != nil || rest["events"].([]any)[0].(map[string]any)["seq"] != 1.0 {
 		t.Errorf("%v", rest)
 	}
-	if r := f.do("GET", "/v1/admin/audit-log?skip=3&action=user.0", "").want(200).json(); r["total"] != 1.0 || r["skip"] != 3.0 || len(r["events"].([]any)) != 0 {
+	if r := f.do("GET", "/v1/admin/audit-log?skip=3&user_id=ann0&action=user.suspended", "").want(200).json(); r["total"] != 1.0 || r["skip"] != 3.0 || len(r["events"].([]any)) != 0 {
 		t.Errorf("%v", r)
 	}
 	if r := f.do("GET", "/v1/admin/audit-log?from=2026-03-15&to=2026-03-15T12:00:00Z", "").want(200).json(); r["total"] != 0.0 {
@@ -54,8 +53,8 @@ func TestAuditLog(t *testing.T) {
 func TestAuditLogAsATable(t *testing.T) {
 	t.Parallel()
 	f := start(t)
-	f.happen("=1+1", "user.suspended", "@ann", "-2+3, \"quoted\"\nand on")
-	f.happen("root", "user.restored", "bob", "")
+	f.happen("=1+1", "@ann", "-2+3, \"quoted\"\nand on")
+	f.happen("root", "bob", "")
 	r := f.do("GET", "/v1/admin/audit-log?format=csv&limit=1", "").want(200)
 	if next := r.Header().Get("X-Next-Cursor"); next != "2" {
 		t.Errorf("next %q", next)
@@ -89,7 +88,7 @@ func TestAuditLogPagesThatAreRefused(t *testing.T) {
 func TestAuditLogShowsWhatIsNoObject(t *testing.T) {
 	t.Parallel()
 	f := start(t)
-	f.happen("root", "user.suspended", "ann", "")
+	f.happen("root", "ann", "")
 	f.exec("DROP TRIGGER audit_events_not_altered")
 	f.exec(`UPDATE audit_events SET changes = '[1'`)
 	e := f.do("GET", "/v1/admin/audit-log", "").want(200).json()["events"].([]any)[0].(map[string]any)

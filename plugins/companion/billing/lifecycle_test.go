@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"github.com/quotagate/quotagate/caddymodule/gatetest"
 	"github.com/quotagate/quotagate/caddymodule/quota"
 	"github.com/quotagate/quotagate/caddymodule/store"
@@ -309,13 +310,13 @@ func (l *life) wanted() string {
 }
 
 func (l *life) compare() {
-	want, err := l.late.BillingDigest(l.ctx, l.account)
+	want, err := l.late.history(l.ctx, l.account)
 	l.ok(err)
 	for name, f := range map[string]follower{"in order": l.orderly, "in disorder": l.chaotic} {
-		got, err := f.BillingDigest(l.ctx, l.account)
+		got, err := f.history(l.ctx, l.account)
 		l.ok(err)
-		if got != want {
-			l.Errorf("told %s, the state differs from the one that is read at the end", name)
+		if diff := cmp.Diff(want, got); diff != "" {
+			l.Errorf("told %s, the state differs from the one that is read at the end:\n%s", name, diff)
 		}
 		e, err := f.Entitlement(l.ctx, l.account)
 		l.ok(err)

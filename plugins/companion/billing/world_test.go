@@ -12,6 +12,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -154,6 +155,48 @@ func (r *records) told(ctx context.Context) (kinds []string, err error) {
 		kinds = append(kinds, kind)
 	}
 	return kinds, rows.Err()
+}
+
+// history is what an account's subscriptions and invoices say, without our ids and
+// the moments at which rows were written: two accounts of the same history have
+// the same, however they came to it.
+func (r *records) history(ctx context.Context, account quota.Subject) ([]string, error) {
+	var lines []string
+	for table, ours := range map[string][]string{
+		"subscriptions": {"id", "account_id", "created_at", "updated_at"},
+		"invoices":      {"account_id"},
+	} {
+		rows, err := r.db.QueryContext(ctx, "SELECT * FROM "+table+" WHERE account_id = $1", account.ID())
+		if err != nil {
+			return nil, err
+		}
+		defer func() { _ = rows.Close() }()
+		names, err := rows.Columns()
+		if err != nil {
+			return nil, err
+		}
+		for rows.Next() {
+			values, into := make([]any, len(names)), make([]any, len(names))
+			for i := range values {
+				into[i] = &values[i]
+			}
+			if err := rows.Scan(into...); err != nil {
+				return nil, err
+			}
+			line := table
+			for i, name := range names {
+				if !slices.Contains(ours, name) {
+					line += fmt.Sprintf(" %s=%v", name, values[i])
+				}
+			}
+			lines = append(lines, line)
+		}
+		if err := rows.Err(); err != nil {
+			return nil, err
+		}
+	}
+	slices.Sort(lines)
+	return lines, nil
 }
 
 // template is an empty database, migrated once: a copy is made quicker.
