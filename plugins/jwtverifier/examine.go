@@ -84,6 +84,10 @@ func (v *Verifier) ExamineToken(ctx context.Context, token string) (claimed bool
 		}
 	}
 	findings = []doctor.Finding{doctor.Well("token", "%s, for %s more", text, time.Until(p.Expires).Round(time.Second))}
+	if p.Org != "" {
+		findings = append(findings, doctor.Fault("token", "a request with it gets 403 not_org_member: this release keeps no organizations, "+
+			"and the token's claim %q names one", v.OrgClaim).Do("org_claim <a claim that these tokens do not have>"))
+	}
 	return true, append(findings, v.wants(claims, p)...)
 }
 
