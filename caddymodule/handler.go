@@ -90,8 +90,8 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 		if err := r.provision(ctx, h.app.OnOutage); err != nil {
 			return fmt.Errorf("rule %q: %w", r.Name, err)
 		}
-		if r.idle() {
-			h.log.Warn("the rule has no limit, spend, free or require: it changes nothing", zap.String("rule", r.Name))
+		for _, doubt := range r.doubts() {
+			h.log.Warn(doubt, zap.String("rule", r.Name))
 		}
 		h.app.noteMetrics(r)
 	}

@@ -167,10 +167,16 @@ func (l *Limit) base() quota.Rate {
 	return quota.Rate{Requests: *l.Requests, Window: time.Duration(l.Window)}
 }
 
-// idle reports whether the rule changes nothing for any request.
-func (r *Rule) idle() bool {
-	return len(r.Limits) == 0 && len(r.Spends) == 0 && len(r.Frees) == 0 &&
-		len(r.Requires) == 0 && r.InvalidToken == ""
+// doubts are what is valid and will hardly do what was meant, a sentence each.
+func (r *Rule) doubts() []string {
+	var doubts []string
+	if len(r.Limits) == 0 && len(r.Spends) == 0 && len(r.Frees) == 0 && len(r.Requires) == 0 && r.InvalidToken == "" {
+		doubts = append(doubts, "the rule has no limit, spend, free or require: it changes nothing")
+	}
+	if slices.ContainsFunc(r.Requires, func(q Requirement) bool { return q.Scope != "" }) {
+		doubts = append(doubts, "require scope is for callers with an API key, which this release does not have: every verified user passes, as by require user")
+	}
+	return doubts
 }
 
 // validate reports everything that is wrong with the rule.

@@ -141,3 +141,22 @@ func TestAmountJSON(t *testing.T) {
 		}
 	}
 }
+
+func TestRuleDoubts(t *testing.T) {
+	t.Parallel()
+	const idle, scope = "the rule has no limit, spend, free or require: it changes nothing",
+		"require scope is for callers with an API key, which this release does not have: every verified user passes, as by require user"
+	for block, want := range map[string][]string{
+		"":                                       {idle},
+		"mode shadow":                            {idle},
+		"invalid_token deny":                     nil,
+		"limit api":                              nil,
+		"require user\nrequire feature x":        nil,
+		"require scope jobs:write":               {scope},
+		"require user\nrequire scope a\nlimit b": {scope},
+	} {
+		if diff := cmp.Diff(want, parseRuleText(t, block).doubts()); diff != "" {
+			t.Errorf("%q (-want +got):\n%s", block, diff)
+		}
+	}
+}
