@@ -104,11 +104,7 @@ func (a *App) examine(ctx context.Context) []doctor.Finding {
 // examineToken asks the verifiers in their order, as a request does: the first
 // that claims the token decides.
 func (a *App) examineToken(ctx context.Context, token string) []doctor.Finding {
-	// As people copy it.
-	token = strings.TrimSpace(token)
-	if scheme, rest, ok := strings.Cut(token, " "); ok && strings.EqualFold(scheme, "Bearer") {
-		token = strings.TrimSpace(rest)
-	}
+	_, token = credential(token)
 	var findings []doctor.Finding
 	for _, v := range a.verifiers {
 		e, ok := v.(TokenExaminer)

@@ -28,7 +28,7 @@ that the config says.`,
 	}
 	f := cmd.Flags()
 	f.StringArrayP("header", "H", nil, `A field of the request, "Name: value"; may be repeated`)
-	f.String("token", "", "Token of the caller")
+	f.String("token", "", "Token of the caller, with its scheme before it if that is not Bearer")
 	f.String("user", "", "Id of the caller, for whom a token is made as by 'caddy quota token'")
 	f.String("ip", "", "Address that the request comes from (default 127.0.0.1)")
 	f.String("listen", "", "Server to ask, by its name or address (default: by the URL's port, else all)")
@@ -79,38 +79,21 @@ func runExplain(cmd *cobra.Command, args []string) error {
 
 // addCredential adds the token of --token or of --user.
 func (c *fileConfig) addCredential(ask *ExplainRequest, fl caddycmd.Flags) error {
-	token, user := fl.String("token"), fl.String("user")
-	if user != "" {
+	scheme, token := credential(fl.String("token"))
+	if user := fl.String("user"); user != "" {
 		app, closeApp, err := c.app()
 		if err != nil {
 			return err
 		}
-		token, err = app.mint(user, nil, defaultTokenTTL)
+		token, scheme, err = app.mint(user, nil, defaultTokenTTL)
 		if err := errors.Join(err, closeApp()); err != nil {
 			return err
 		}
 	}
 	if token != "" {
-		ask.Headers["Authorization"] = append(ask.Headers["Authorization"], c.scheme()+" "+token)
+		ask.Headers["Authorization"] = append(ask.Headers["Authorization"], scheme+" "+token)
 	}
 	return nil
-}
-
-// scheme is the Authorization scheme of the config's first verifier that names one.
-func (c *fileConfig) scheme() string {
-	var options struct {
-		Verifiers []struct {
-			Scheme string `json:"scheme"`
-		} `json:"verifiers"`
-	}
-	if json.Unmarshal(c.Apps.Quota, &options) == nil {
-		for _, v := range options.Verifiers {
-			if v.Scheme != "" {
-				return v.Scheme
-			}
-		}
-	}
-	return "Bearer"
 }
 
 // adminAddress is where the running gateway's admin API listens.

@@ -41,7 +41,7 @@ does, from the same config as the gateway's. The exit code is 1 if a check fails
   caddy quota smoke https://api.example.com --health http://10.0.0.5:9090 --token "$TOKEN" --path /items`,
 		Args: cobra.ExactArgs(1),
 	}
-	cmd.Flags().String("token", "", "A valid token; by default one is made from the config")
+	cmd.Flags().String("token", "", "A valid token, with its scheme before it if that is not Bearer; by default one is made from the config")
 	cmd.Flags().String("health", "", "Where /livez and /readyz are, by default port 9090 of the URL's host")
 	cmd.Flags().String("path", "/", "What to ask for with the token, by GET")
 	cmd.Flags().Bool("json", false, "Answer as JSON")
@@ -99,11 +99,15 @@ func smokeTarget(cmd *cobra.Command, address string) (smoke.Target, error) {
 	if t.Path, err = cmd.Flags().GetString("path"); err != nil {
 		return t, err
 	}
-	if t.Token, err = cmd.Flags().GetString("token"); err != nil || t.Token != "" {
+	given, err := cmd.Flags().GetString("token")
+	if err != nil {
 		return t, err
 	}
+	if t.Scheme, t.Token = credential(given); t.Token != "" {
+		return t, nil
+	}
 	err = withApp(cmd, func(app *App) error {
-		t.Token, err = app.mint(smokeUser, nil, defaultTokenTTL)
+		t.Token, t.Scheme, err = app.mint(smokeUser, nil, defaultTokenTTL)
 		return err
 	})
 	return t, err

@@ -48,21 +48,39 @@ func (m minter) Mint(claims map[string]any, ttl time.Duration) (string, error) {
 	return claims["sub"].(string) + "/" + ttl.String(), nil
 }
 
+// schemer is a minter whose tokens stand behind a scheme of their own.
+type schemer struct{ minter }
+
+func (schemer) AuthScheme() string { return "Token" }
+
 func TestMintTakesTheFirstThatCan(t *testing.T) {
 	t.Parallel()
 	for _, tc := range []struct {
 		verifiers   []gate.Verifier
 		want, fault string
 	}{
-		{[]gate.Verifier{&configVerifier{}, minter{fails: true}, minter{}}, "42/1m0s", ""},
+		{[]gate.Verifier{&configVerifier{}, minter{fails: true}, minter{}}, "Bearer 42/1m0s", ""},
+		{[]gate.Verifier{schemer{}, minter{}}, "Token 42/1m0s", ""},
+		{[]gate.Verifier{schemer{minter{fails: true}}, minter{}, schemer{}}, "Bearer 42/1m0s", ""},
 		{[]gate.Verifier{minter{fails: true}}, "", "a public key"},
 		{[]gate.Verifier{&configVerifier{}}, "", "no verifier of the config holds"},
 		{nil, "", "no verifier of the config holds"},
 	} {
-		got, err := (&App{verifiers: tc.verifiers}).mint("42", nil, time.Minute)
+		token, scheme, err := (&App{verifiers: tc.verifiers}).mint("42", nil, time.Minute)
 		wantError(t, err, tc.fault)
-		if got != tc.want {
+		if got := strings.TrimSpace(scheme + " " + token); got != tc.want {
 			t.Errorf("minted %q, want %q", got, tc.want)
+		}
+	}
+}
+
+func TestCredential(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string][2]string{
+		"": {"Bearer", ""}, " \n": {"Bearer", ""}, "a.b.c\n": {"Bearer", "a.b.c"}, "bearer a.b.c": {"bearer", "a.b.c"}, " Token  a.b.c ": {"Token", "a.b.c"},
+	} {
+		if scheme, token := credential(text); scheme != want[0] || token != want[1] {
+			t.Errorf("%q: scheme %q and token %q, want %q", text, scheme, token, want)
 		}
 	}
 }

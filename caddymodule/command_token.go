@@ -15,6 +15,9 @@ const (
 	maxTokenTTL     = 24 * time.Hour
 )
 
+// bearer is the scheme of Authorization where nobody says another (RFC 6750).
+const bearer = "Bearer"
+
 // tokenCommand mints a token for tests and demonstrations.
 func tokenCommand() *cobra.Command {
 	cmd := &cobra.Command{
@@ -60,7 +63,7 @@ func runToken(cmd *cobra.Command, _ []string) error {
 		return err
 	}
 	return withApp(cmd, func(app *App) error {
-		token, err := app.mint(user, claims, ttl)
+		token, _, err := app.mint(user, claims, ttl)
 		if err != nil {
 			return err
 		}
@@ -99,16 +102,17 @@ func parseClaims(texts []string) (map[string]any, error) {
 	return claims, nil
 }
 
-// mint makes a token of the user with the first verifier that can.
-func (a *App) mint(user string, claims map[string]any, ttl time.Duration) (string, error) {
+// mint makes a token of the user with the first verifier that can, and says
+// behind which scheme that one reads it.
+func (a *App) mint(user string, claims map[string]any, ttl time.Duration) (token, scheme string, err error) {
 	switch {
 	case user == "":
-		return "", errors.New("--user is missing: name the user whose token it is to be")
+		return "", "", errors.New("--user is missing: name the user whose token it is to be")
 	case ttl < time.Second || ttl > maxTokenTTL:
-		return "", fmt.Errorf("--ttl %s is outside 1s..%s", ttl, maxTokenTTL)
+		return "", "", fmt.Errorf("--ttl %s is outside 1s..%s", ttl, maxTokenTTL)
 	}
 	if _, ok := claims["sub"]; ok {
-		return "", errors.New("the claim sub is the user's id: use --user")
+		return "", "", errors.New("the claim sub is the user's id: use --user")
 	}
 	if claims == nil {
 		claims = make(map[string]any, 1)
@@ -121,14 +125,28 @@ func (a *App) mint(user string, claims map[string]any, ttl time.Duration) (strin
 			continue
 		}
 		token, err := m.Mint(claims, ttl)
-		if err == nil {
-			return token, nil
+		if err != nil {
+			errs = append(errs, err)
+			continue
 		}
-		errs = append(errs, err)
+		if s, ok := v.(Schemer); ok {
+			return token, s.AuthScheme(), nil
+		}
+		return token, bearer, nil
 	}
 	if len(errs) > 0 {
-		return "", fmt.Errorf("minting a token: %w", errors.Join(errs...))
+		return "", "", fmt.Errorf("minting a token: %w", errors.Join(errs...))
 	}
-	return "", errors.New("minting a token: no verifier of the config holds what tokens are signed with: " +
+	return "", "", errors.New("minting a token: no verifier of the config holds what tokens are signed with: " +
 		"that takes verify jwt with secret or secret_file")
+}
+
+// credential reads a token as people copy it, with the scheme of Authorization
+// before it or without, which is Bearer.
+func credential(text string) (scheme, token string) {
+	before, after, ok := strings.Cut(strings.TrimSpace(text), " ")
+	if !ok {
+		return bearer, before
+	}
+	return before, strings.TrimSpace(after)
 }

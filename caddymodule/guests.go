@@ -123,3 +123,10 @@ type Minter interface {
 	// are signed as they are. It fails where only the public half of a key is known.
 	Mint(claims map[string]any, ttl time.Duration) (string, error)
 }
+
+// Schemer is implemented by a Minter whose tokens may stand in Authorization
+// behind another scheme than Bearer.
+type Schemer interface {
+	// AuthScheme is the scheme that the verifier reads (RFC 9110, section 11.4).
+	AuthScheme() string
+}

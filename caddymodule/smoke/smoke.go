@@ -28,6 +28,8 @@ type Target struct {
 	Health string
 	// Token is a valid token of some user; its requests are charged to that user.
 	Token string
+	// Scheme is what stands before a token in Authorization, e.g. Bearer.
+	Scheme string
 	// Path is asked for with the token, by GET. A rule that limits and spends
 	// something has to match it.
 	Path string
@@ -245,7 +247,7 @@ func (t *Target) get(ctx context.Context, url, token string) (*reply, error) {
 		return nil, fmt.Errorf("asking %s: %w", url, err)
 	}
 	if token != "" {
-		req.Header.Set("Authorization", "Bearer "+token)
+		req.Header.Set("Authorization", t.Scheme+" "+token)
 	}
 	res, err := t.Client.Do(req)
 	if err != nil {

@@ -45,7 +45,13 @@ func (v *Verifier) Mint(claims map[string]any, ttl time.Duration) (string, error
 	return token, nil
 }
 
+// AuthScheme implements caddymodule.Schemer.
+func (v *Verifier) AuthScheme() string { return v.Scheme }
+
 var errNoSecret = errors.New("tokens can be made with secret or secret_file only: a public key or a JWK Set verifies, it does not sign")
 
-// Interface guard.
-var _ caddymodule.Minter = (*Verifier)(nil)
+// Interface guards.
+var (
+	_ caddymodule.Minter  = (*Verifier)(nil)
+	_ caddymodule.Schemer = (*Verifier)(nil)
+)
