@@ -244,10 +244,14 @@ func (a *App) Validate() error {
 }
 
 // Start opens what the config needs and is not open yet.
-func (a *App) Start() error { return a.startRuntime() }
+func (a *App) Start() error {
+	_, err := a.Gate()
+	return err
+}
 
-// Stop ends what this config alone has started.
-func (a *App) Stop() error { return a.stopRuntime() }
+// Stop leaves everything open: a config that follows may share it. What none
+// does is closed by Cleanup.
+func (a *App) Stop() error { return nil }
 
 // Cleanup gives back what Provision took.
 func (a *App) Cleanup() error { return a.cleanupRuntime() }

@@ -39,6 +39,7 @@ func parseGlobalOption(d *caddyfile.Dispenser, existing any) (any, error) {
 //	    entitlements {
 //	        ttl   <duration>
 //	        stale <duration>
+//	        grace <duration>
 //	        size  <accounts>
 //	    }
 //	    default_plan <plan>

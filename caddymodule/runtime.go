@@ -24,8 +24,10 @@ import (
 // config before it stops the old one, so what both name is never closed.
 var pool = caddy.NewUsagePool()
 
-// stopTimeout bounds the last flush of usage.
-const stopTimeout = 10 * time.Second
+const (
+	stopTimeout  = 10 * time.Second // of the last flush of usage
+	plansTimeout = 10 * time.Second // of reading what the plans name, while a config starts
+)
 
 // resource is opened by whoever needs it first, and closed with its last user.
 type resource[T any] struct {
@@ -270,7 +272,7 @@ func (a *App) checkMetrics() error {
 	if !ok {
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), stopTimeout)
+	ctx, cancel := context.WithTimeout(context.Background(), plansTimeout)
 	defer cancel()
 	metrics, err := lister.Metrics(ctx)
 	if err != nil {
@@ -295,14 +297,6 @@ func at(place string, err error) error {
 	}
 	return fmt.Errorf("%s: %w", place, err)
 }
-
-func (a *App) startRuntime() error {
-	_, err := a.Gate()
-	return err
-}
-
-// stopRuntime leaves everything open: a config that follows may share it.
-func (a *App) stopRuntime() error { return nil }
 
 // cleanupRuntime gives back in reverse order: the runtime flushes before its
 // counters and records close.

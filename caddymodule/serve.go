@@ -174,12 +174,10 @@ func (h *Handler) refuse(x *exchange, r *http.Request, err error) error {
 }
 
 // provisionAnswers prepares what denials and headers are made with. Words that
-// Validate refuses stay at their zero values: they are never used.
+// Validate refuses stay at their zero values, as errorsPass does: they are never used.
 func (h *Handler) provisionAnswers() {
 	h.headersMode, _ = answer.ParseMode(h.Headers)
-	if h.Errors != errorsPass {
-		h.errorsStyle, _ = answer.ParseStyle(h.Errors)
-	}
+	h.errorsStyle, _ = answer.ParseStyle(h.Errors)
 	h.metrics = &handlerMetrics{}
 	h.denials = gate.Sampled(h.log, time.Second, 20, 100)
 }

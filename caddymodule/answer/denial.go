@@ -21,12 +21,9 @@ const (
 	StyleFastAPI Style = iota
 	// StyleProblem is always application/problem+json (RFC 9457).
 	StyleProblem
-	// StylePass hands the denial to handle_errors: the handler returns it and
-	// Write is not called.
-	StylePass
 )
 
-var styleNames = [...]string{"fastapi", "problem", "pass"}
+var styleNames = [...]string{"fastapi", "problem"}
 
 // String is the style's name in the Caddyfile.
 func (s Style) String() string {
@@ -43,7 +40,7 @@ func ParseStyle(s string) (Style, error) {
 			return Style(i), nil
 		}
 	}
-	return 0, fmt.Errorf("unknown errors style %q: want fastapi, problem or pass", s)
+	return 0, fmt.Errorf("unknown errors style %q: want fastapi or problem", s)
 }
 
 // Options are what a denial's answer takes from the config.

@@ -245,7 +245,7 @@ func TestNames(t *testing.T) {
 			t.Errorf("ParseMode(%s) = %v, %v", m, got, err)
 		}
 	}
-	for _, s := range []Style{StyleFastAPI, StyleProblem, StylePass} {
+	for _, s := range []Style{StyleFastAPI, StyleProblem} {
 		if got, err := ParseStyle(s.String()); err != nil || got != s {
 			t.Errorf("ParseStyle(%s) = %v, %v", s, got, err)
 		}

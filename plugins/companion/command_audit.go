@@ -36,7 +36,7 @@ type auditVerified struct {
 // Command implements caddymodule.Commander.
 func (*AuditCommand) Command() *cobra.Command {
 	verify := withJSON(&cobra.Command{
-		Use: "verify --head <seq>:<hash>", Short: "Finds out whether the audit log was tampered with",
+		Use: "verify [--head <seq>:<hash>]", Short: "Finds out whether the audit log was tampered with",
 		Long: `
 Computes the hash of every audit event anew. Given a head that was known before,
 any event up to it that was altered, removed, inserted or moved is found: the

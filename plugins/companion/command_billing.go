@@ -29,7 +29,7 @@ func (*BillingCommand) Command() *cobra.Command {
 		Long: `
 Shows what the last nightly comparison of all subscriptions has found; with --now
 the payment provider is asked now. Nothing is changed: what differs is mended by
-the gateway, which reads those customers again.`,
+the companion, which reads those customers again.`,
 		Args: cobra.NoArgs, RunE: showDrift,
 	})
 	drift.Flags().Bool("now", false, "Compare now")
@@ -87,7 +87,7 @@ func showDrift(cmd *cobra.Command, _ []string) (err error) {
 
 func (a *driftAnswer) text() string {
 	if a.ComparedAt == nil {
-		return "nothing was compared yet: the gateway does so each night, or use --now\n"
+		return "nothing was compared yet: the companion does so each night, or use --now\n"
 	}
 	var b strings.Builder
 	fmt.Fprintf(&b, "%d subscriptions compared at %s, %d differ\n", a.Compared, a.ComparedAt.UTC().Format(time.RFC3339), a.Drifted)

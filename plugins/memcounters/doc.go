@@ -4,7 +4,7 @@
 // change is written to a log before the request is answered, so that a process
 // that is killed loses nothing that it has said.
 //
-// The engine (everything but module.go) knows no Caddy. Sharing counters
+// The engine (everything but module.go and examine.go) knows no Caddy. Sharing counters
 // between processes is left to the Redis engine; keeping usage for good is left
 // to the records, to which the gate flushes this engine's ledger.
 package memcounters

@@ -4,7 +4,7 @@
 package standard
 
 import (
-	_ "github.com/quotagate/quotagate/plugins/companion"                     // quota_companion, caddy quota admin, audit, plans, usage
+	_ "github.com/quotagate/quotagate/plugins/companion"                     // quota_companion, caddy quota admin, audit, billing, plans, usage
 	_ "github.com/quotagate/quotagate/plugins/companion/accounts"            // http.handlers.quota_account
 	_ "github.com/quotagate/quotagate/plugins/companion/admin"               // http.handlers.quota_admin
 	_ "github.com/quotagate/quotagate/plugins/companion/billing/fakebilling" // quota_companion.billing.fake

@@ -25,7 +25,8 @@ type Module struct {
 	// is exchanged for the other. Default: {env.STRIPE_WEBHOOK_SECRET}.
 	WebhookSecrets []string `json:"webhook_secrets,omitempty"`
 	// Prices are Stripe's price ids by the name of the plan that they sell each
-	// month. A plan without one is sold at the price that its lookup key finds.
+	// month. A plan without one is sold at its own stripe_price_id, else at the
+	// price that its lookup key finds.
 	Prices map[string]string `json:"prices,omitempty"`
 	// APIBase is the address of another server that speaks Stripe's API, for
 	// tests. Default: Stripe's.
@@ -33,7 +34,8 @@ type Module struct {
 	// SuccessURL and CancelURL are where the checkout page leads to, paid or not.
 	SuccessURL string `json:"success_url,omitempty"`
 	CancelURL  string `json:"cancel_url,omitempty"`
-	// ReturnURL is where the customer portal leads back to. Default: SuccessURL.
+	// ReturnURL is where the customer portal leads back to. Default:
+	// SuccessURL without its query.
 	ReturnURL string `json:"return_url,omitempty"`
 }
 
@@ -107,8 +109,6 @@ func (m *Module) Validate() error {
 		return errors.New("api_key: want a secret key (sk_...) or a restricted key (rk_...) of Stripe")
 	case !strings.Contains(m.APIKey, "_test_") && !live(m.APIKey):
 		return errors.New("api_key: it does not say whether it is of the test or the live mode (sk_test_..., sk_live_...)")
-	case len(m.WebhookSecrets) == 0:
-		return errors.New("webhook_secret is missing: without it no webhook can be believed")
 	}
 	for _, s := range m.WebhookSecrets {
 		if !strings.HasPrefix(s, "whsec_") || len(s) < len("whsec_")+8 {

@@ -19,8 +19,8 @@ func init() {
 	httpcaddyfile.RegisterHandlerDirective("quota_account", parse)
 }
 
-// Handler answers /v1/subscription/* and /v1/openapi.json, and passes
-// everything else on. It authenticates by the app's verifiers itself, with or
+// Handler answers /v1/subscription/*, /v1/usage/history and /v1/openapi.json, and
+// passes everything else on. It authenticates by the app's verifiers itself, with or
 // without a quota handler before it. What it answers costs no quota.
 type Handler struct {
 	server *api.Server

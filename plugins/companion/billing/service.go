@@ -267,8 +267,8 @@ func (s *Service) Nudge() {
 	}
 }
 
-// errPlayed is for a provider that only the gateway's own process can ask.
-var errPlayed = errors.New("this payment provider is played by the gateway's process: ask for what it has found itself, without --now")
+// errPlayed is for a provider that only the companion's own process can ask.
+var errPlayed = errors.New("this payment provider is played by the companion's process: ask for what it has found itself, without --now")
 
 // Compare compares all subscriptions with the provider now, from a process in
 // which nothing was started. It changes nothing.
