@@ -136,6 +136,14 @@ func TestCORSConcurrently(t *testing.T) {
 		})
 	}
 	wg.Wait()
+	const last = "https://last.example"
+	c.Observe(last, allow(last, false))
+	if apply(t, &c, last, nil).Get("Access-Control-Allow-Origin") != last {
+		t.Errorf("%s is not known", last)
+	}
+	if kept, order := len(c.grants.Load().origins), len(c.learned); kept > maxOrigins || kept != order {
+		t.Errorf("%d origins are kept, %d in the order of their coming, want at most %d", kept, order, maxOrigins)
+	}
 }
 
 func TestCORSObservesForNothing(t *testing.T) {

@@ -57,9 +57,8 @@ func TestCreateJobRespectsQuota(t *testing.T) {
 	b := gatetest.NewBackend(nil)
 	g := start(t, "", site(b.Serve(t).URL, jobsSite))
 	g.roomy()
-	for i := range 10 {
+	for range 10 {
 		g.do("POST", "/jobs", access("worker")).want(t, 200)
-		_ = i
 	}
 	r := g.do("POST", "/jobs", access("worker")).want(t, 402)
 	d := r.detail(t)

@@ -10,8 +10,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -108,8 +110,8 @@ func (t *Target) ready(ctx context.Context) (string, error) {
 	}
 	if answer.Status != "ready" {
 		var parts []string
-		for name, c := range answer.Checks {
-			if c.Detail != "" {
+		for _, name := range slices.Sorted(maps.Keys(answer.Checks)) {
+			if c := answer.Checks[name]; c.Detail != "" {
 				parts = append(parts, name+": "+c.Detail)
 			}
 		}
@@ -164,9 +166,9 @@ func (t *Target) limits(ctx context.Context) (string, error) {
 		}
 	}
 	var seen []string
-	for name, before := range left[0] {
-		after, ok := left[1][name]
-		if ok && after < before {
+	for _, name := range slices.Sorted(maps.Keys(left[0])) {
+		before := left[0][name]
+		if after, ok := left[1][name]; ok && after < before {
 			seen = append(seen, fmt.Sprintf("%s %d, then %d", name, before, after))
 		}
 	}
@@ -194,8 +196,8 @@ func (t *Target) counts(ctx context.Context) (string, error) {
 		if err != nil {
 			return "", err
 		}
-		for metric, used := range after {
-			if used > before[metric] {
+		for _, metric := range slices.Sorted(maps.Keys(after)) {
+			if used := after[metric]; used > before[metric] {
 				return fmt.Sprintf("%s %d, then %d", metric, before[metric], used), nil
 			}
 		}
