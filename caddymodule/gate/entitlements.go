@@ -91,7 +91,7 @@ func newEntitlements(o *Options, stats *Stats) (*Entitlements, error) {
 func (c *Entitlements) Configure(ttl, stale time.Duration, size int) {
 	c.ttl.Store(int64(ttl))
 	c.stale.Store(int64(ttl + stale))
-	c.cache.SetMaximum(uint64(max(1, size))) //nolint:gosec // not negative
+	c.cache.SetMaximum(uint64(max(1, size)))
 }
 
 func (c *Entitlements) usable(e *entry, now time.Time) bool {

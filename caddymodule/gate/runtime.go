@@ -162,7 +162,7 @@ func (rt *Runtime) watch(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 			return
-		case <-time.After(least + rand.N(most-least)): //nolint:gosec // no secret
+		case <-time.After(least + rand.N(most-least)):
 		}
 		rt.Entitlements.Drop()
 	}

@@ -71,7 +71,7 @@ func (p *Proxy) Resume(t testing.TB) {
 
 const hangType = "hang"
 
-var hangs = [...]string{"upstream", "downstream"} //nolint:gochecknoglobals // constant
+var hangs = [...]string{"upstream", "downstream"}
 
 // hang is a toxic that lets nothing pass and loses nothing.
 type hang struct{}
@@ -79,7 +79,7 @@ type hang struct{}
 // Pipe implements toxics.Toxic.
 func (hang) Pipe(stub *toxics.ToxicStub) { <-stub.Interrupt }
 
-func init() { toxics.Register(hangType, new(hang)) } //nolint:gochecknoinits // the library's own way
+func init() { toxics.Register(hangType, new(hang)) }
 
 func (p *Proxy) add(t testing.TB, toxic, stream, attributes string) {
 	t.Helper()

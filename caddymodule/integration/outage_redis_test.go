@@ -111,7 +111,7 @@ func unbusy(s *gatetest.RedisServer) func(*testing.T) {
 }
 
 // loadsSlowly are arguments of a server that takes a while to read its data.
-var loadsSlowly = []string{"--key-load-delay", "3000", "--loading-process-events-interval-bytes", "1024", "--rdbcompression", "no"} //nolint:gochecknoglobals // constant
+var loadsSlowly = []string{"--key-load-delay", "3000", "--loading-process-events-interval-bytes", "1024", "--rdbcompression", "no"}
 
 // reading kills the server and starts it again: until hasRead it refuses everything.
 func reading(s *gatetest.RedisServer) func(*testing.T) {

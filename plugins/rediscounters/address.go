@@ -267,7 +267,7 @@ func (a *Address) identity() string {
 // config reads the files that the TLS options name.
 func (t *TLS) config() (*tls.Config, error) {
 	if t == nil {
-		return nil, nil //nolint:nilnil // no TLS
+		return nil, nil // no TLS
 	}
 	c := &tls.Config{MinVersion: tls.VersionTLS12, ServerName: t.ServerName}
 	if t.CA != "" {

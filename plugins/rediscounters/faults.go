@@ -27,7 +27,7 @@ const (
 
 // refusalKinds are the errors with which Redis refuses a command, or a script's
 // first write: none of them leaves half a script behind. What is not listed may.
-var refusalKinds = map[string]gate.FaultKind{ //nolint:gochecknoglobals // constant
+var refusalKinds = map[string]gate.FaultKind{
 	"NOSCRIPT": gate.FaultNoScript, "READONLY": gate.FaultReadOnly, "LOADING": gate.FaultLoading,
 	"OOM": gate.FaultMemory, "MISCONF": gate.FaultMisconf, "CLUSTERDOWN": gate.FaultClusterDown,
 	"BUSY": gate.FaultBusy, "NOAUTH": gate.FaultDenied, "WRONGPASS": gate.FaultDenied, "NOPERM": gate.FaultDenied,

@@ -340,7 +340,7 @@ func (r *rig) profile(ctx context.Context, p *process, file string, length time.
 func cpuTime(p *process) time.Duration {
 	const sched = 2
 	var ts unix.Timespec
-	clock := int32(^p.cmd.Process.Pid<<3 | sched) //nolint:gosec // as the C library computes it
+	clock := int32(^p.cmd.Process.Pid<<3 | sched) // as the C library computes it
 	if err := unix.ClockGettime(clock, &ts); err != nil {
 		panic(fmt.Sprintf("reading the CPU clock of process %d: %v", p.cmd.Process.Pid, err))
 	}
