@@ -10,6 +10,7 @@ import (
 	"github.com/caddyserver/caddy/v2/caddyconfig"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
+	"github.com/quotagate/quotagate/caddymodule/block"
 	"github.com/quotagate/quotagate/caddymodule/quota"
 )
 
@@ -57,35 +58,35 @@ func parseGlobalOption(d *caddyfile.Dispenser, existing any) (any, error) {
 // What stands behind an engine or kind is read by its module.
 func (a *App) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	for d.Next() { // the option's name
-		if err := unexpectedArgs(d, "quota { ... }"); err != nil {
+		if err := block.NoArgs(d, "quota { ... }"); err != nil {
 			return err
 		}
-		if err := parseBlock(d, "the global option quota", a.options()); err != nil {
+		if err := block.Parse(d, "the global option quota", a.options()); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (a *App) options() map[string]option {
-	return map[string]option{
-		"records": {usage: "records <engine> ...", parse: func(d *caddyfile.Dispenser) (err error) {
+func (a *App) options() map[string]block.Option {
+	return map[string]block.Option{
+		"records": {Usage: "records <engine> ...", Parse: func(d *caddyfile.Dispenser) (err error) {
 			a.RecordsRaw, err = parseGuest(d, "records", "quota.records", "engine")
 			return err
 		}},
-		"counters": {usage: "counters <engine> ...", parse: func(d *caddyfile.Dispenser) (err error) {
+		"counters": {Usage: "counters <engine> ...", Parse: func(d *caddyfile.Dispenser) (err error) {
 			a.CountersRaw, err = parseGuest(d, "counters", "quota.counters", "engine")
 			return err
 		}},
-		"verify":       {usage: "verify <kind> ...", repeat: true, parse: a.verifierParser()},
-		"entitlements": {parse: a.Entitlements.parse},
-		"default_plan": {usage: "default_plan <plan>", min: 1, max: 1, setAt: a.setDefaultPlan},
-		"ip_prefix":    {usage: "ip_prefix <ipv4 bits> <ipv6 bits>", min: 2, max: 2, set: a.IPPrefix.set},
-		"upgrade_url":  {usage: "upgrade_url <url>", min: 1, max: 1, set: text(&a.UpgradeURL, unlessPlaceholder(checkUpgradeURL))},
-		"on_outage":    {usage: "on_outage allow | deny", min: 1, max: 1, set: choice(&a.OnOutage, allow, deny)},
-		"host":         {parse: a.Host.parse},
-		"host_redis":   {usage: "host_redis <url>", min: 1, max: 1, set: text(&a.HostRedis, unlessPlaceholder(checkRedisURL))},
-		"log_subjects": {usage: "log_subjects on | off", min: 1, max: 1, set: onOff(&a.LogSubjects)},
+		"verify":       {Usage: "verify <kind> ...", Repeat: true, Parse: a.verifierParser()},
+		"entitlements": {Parse: a.Entitlements.parse},
+		"default_plan": {Usage: "default_plan <plan>", Min: 1, Max: 1, SetAt: a.setDefaultPlan},
+		"ip_prefix":    {Usage: "ip_prefix <ipv4 bits> <ipv6 bits>", Min: 2, Max: 2, Set: a.IPPrefix.set},
+		"upgrade_url":  block.One("upgrade_url <url>", text(&a.UpgradeURL, unlessPlaceholder(checkUpgradeURL))),
+		"on_outage":    block.One("on_outage allow | deny", choice(&a.OnOutage, allow, deny)),
+		"host":         {Parse: a.Host.parse},
+		"host_redis":   block.Secret("host_redis <url>", text(&a.HostRedis, unlessPlaceholder(checkRedisURL))),
+		"log_subjects": block.One("log_subjects on | off", onOff(&a.LogSubjects)),
 	}
 }
 
@@ -120,7 +121,7 @@ func (a *App) setDefaultPlan(place string, args []string) error {
 	if plan, _ := quota.SeedPlan(args[0]); plan == nil {
 		a.DefaultPlanAt = place
 	}
-	return text(&a.DefaultPlan, unlessPlaceholder(checkName))(args)
+	return text(&a.DefaultPlan, unlessPlaceholder(checkName))(args[0])
 }
 
 // parseGuest hands the rest of the line and its block to the module that is
@@ -147,14 +148,14 @@ func parseGuest(d *caddyfile.Dispenser, name, namespace, inlineKey string) (json
 }
 
 func (e *Entitlements) parse(d *caddyfile.Dispenser) error {
-	if err := unexpectedArgs(d, "entitlements { ttl <duration>; stale <duration>; grace <duration>; size <accounts> }, each on its line"); err != nil {
+	if err := block.NoArgs(d, "entitlements { ttl <duration>; stale <duration>; grace <duration>; size <accounts> }, each on its line"); err != nil {
 		return err
 	}
-	return parseBlock(d, "entitlements", map[string]option{
-		"ttl":   {usage: "ttl <duration>", min: 1, max: 1, set: duration(&e.TTL)},
-		"stale": {usage: "stale <duration>", min: 1, max: 1, set: duration(&e.Stale)},
-		"grace": {usage: "grace <duration>", min: 1, max: 1, set: duration(&e.Grace)},
-		"size":  {usage: "size <accounts>", min: 1, max: 1, set: integer(&e.Size, 1, maxEntitlements)},
+	return block.Parse(d, "entitlements", map[string]block.Option{
+		"ttl":   block.One("ttl <duration>", block.Duration(&e.TTL)),
+		"stale": block.One("stale <duration>", block.Duration(&e.Stale)),
+		"grace": block.One("grace <duration>", block.Duration(&e.Grace)),
+		"size":  block.One("size <accounts>", integer(&e.Size, 1, maxEntitlements)),
 	})
 }
 
@@ -169,20 +170,20 @@ func (p *IPPrefix) set(args []string) (err error) {
 }
 
 func (h *Host) parse(d *caddyfile.Dispenser) error {
-	if err := unexpectedArgs(d, "host { users <table> { ... }; sessions <table> { ... } }, each on its line"); err != nil {
+	if err := block.NoArgs(d, "host { users <table> { ... }; sessions <table> { ... } }, each on its line"); err != nil {
 		return err
 	}
-	return parseBlock(d, "host", map[string]option{
+	return block.Parse(d, "host", map[string]block.Option{
 		"users":    hostTable("users", &h.Users, userColumns()),
 		"sessions": hostTable("sessions", &h.Sessions, sessionColumns()),
 	})
 }
 
 // hostTable is the option that names one table of the host and its columns.
-func hostTable(name string, target **HostTable, columns []string) option {
-	line := option{usage: name + " <table> { <our column> <host column> ... }", min: 1, max: 1}
-	line.parse = func(d *caddyfile.Dispenser) error {
-		args, err := line.args(d)
+func hostTable(name string, target **HostTable, columns []string) block.Option {
+	line := block.Option{Usage: name + " <table> { <our column> <host column> ... }", Min: 1, Max: 1}
+	line.Parse = func(d *caddyfile.Dispenser) error {
+		args, err := line.Args(d)
 		if err != nil {
 			return err
 		}
@@ -191,17 +192,17 @@ func hostTable(name string, target **HostTable, columns []string) option {
 		}
 		t := &HostTable{Table: args[0]}
 		*target = t
-		options := make(map[string]option, len(columns))
+		options := make(map[string]block.Option, len(columns))
 		for _, ours := range columns {
-			options[ours] = option{usage: ours + " <host column>", min: 1, max: 1, set: func(args []string) error {
+			options[ours] = block.One(ours+" <host column>", func(hosts string) error {
 				if t.Columns == nil {
 					t.Columns = make(map[string]string, len(columns))
 				}
-				t.Columns[ours] = args[0]
-				return checkColumn(ours, args[0], columns)
-			}}
+				t.Columns[ours] = hosts
+				return checkColumn(ours, hosts, columns)
+			})
 		}
-		return parseBlock(d, "the table "+name, options)
+		return block.Parse(d, "the table "+name, options)
 	}
 	return line
 }

@@ -4,6 +4,7 @@ import (
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"github.com/quotagate/quotagate/caddymodule/block"
 )
 
 func parseHandler(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error) {
@@ -28,12 +29,12 @@ func parseHandler(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error) {
 // rule may be repeated, see Rule.UnmarshalCaddyfile.
 func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	d.Next() // the directive's name
-	if err := unexpectedArgs(d, "quota [<matcher>] { ... }, where a matcher is *, /path or @name"); err != nil {
+	if err := block.NoArgs(d, "quota [<matcher>] { ... }, where a matcher is *, /path or @name"); err != nil {
 		return err
 	}
 	lines := make(map[string]int)
-	return parseBlock(d, "the directive quota", map[string]option{
-		"rule": {repeat: true, parse: func(d *caddyfile.Dispenser) error {
+	return block.Parse(d, "the directive quota", map[string]block.Option{
+		"rule": {Repeat: true, Parse: func(d *caddyfile.Dispenser) error {
 			r, line := new(Rule), d.Line()
 			at := *d
 			if err := r.UnmarshalCaddyfile(d); err != nil {
@@ -46,11 +47,11 @@ func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 			h.Rules = append(h.Rules, r)
 			return nil
 		}},
-		"anonymous":        {usage: "anonymous allow | deny", min: 1, max: 1, set: choice(&h.Anonymous, allow, deny)},
-		"forward_identity": {usage: "forward_identity on | off", min: 1, max: 1, set: onOff(&h.ForwardIdentity)},
-		"headers":          {usage: "headers draft | legacy | both | off", min: 1, max: 1, set: choice(&h.Headers, headersDraft, headersLegacy, headersBoth, headersOff)},
-		"errors":           {usage: "errors fastapi | problem | pass", min: 1, max: 1, set: choice(&h.Errors, errorsFastAPI, errorsProblem, errorsPass)},
-		"cors":             {usage: "cors <origin> ...", min: 1, max: -1, set: h.setCORS},
+		"anonymous":        block.One("anonymous allow | deny", choice(&h.Anonymous, allow, deny)),
+		"forward_identity": block.One("forward_identity on | off", onOff(&h.ForwardIdentity)),
+		"headers":          block.One("headers draft | legacy | both | off", choice(&h.Headers, headersDraft, headersLegacy, headersBoth, headersOff)),
+		"errors":           block.One("errors fastapi | problem | pass", choice(&h.Errors, errorsFastAPI, errorsProblem, errorsPass)),
+		"cors":             {Usage: "cors <origin> ...", Min: 1, Max: -1, Set: h.setCORS},
 	})
 }
 

@@ -9,6 +9,7 @@ import (
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"github.com/quotagate/quotagate/caddymodule/block"
 	"go.uber.org/zap"
 )
 
@@ -147,15 +148,7 @@ func parseHealth(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error) {
 //
 //	quota_health [<matcher>]
 func (h *Health) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
-	d.Next() // the directive's name
-	const usage = "quota_health [<matcher>], where a matcher is *, /path or @name"
-	if err := unexpectedArgs(d, usage); err != nil {
-		return err
-	}
-	if d.NextBlock(d.Nesting()) {
-		return d.Errf("unexpected %q: quota_health has no options; write: %s", d.Val(), usage)
-	}
-	return nil
+	return block.Bare(d)
 }
 
 // Interface guards.

@@ -13,6 +13,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"github.com/dustin/go-humanize"
 	"github.com/quotagate/quotagate/caddymodule/answer"
+	"github.com/quotagate/quotagate/caddymodule/block"
 	"github.com/quotagate/quotagate/caddymodule/profile"
 	"github.com/quotagate/quotagate/caddymodule/quota"
 	"go.uber.org/zap"
@@ -163,19 +164,19 @@ func parseProfile(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error) {
 //	}
 func (p *Profile) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	d.Next() // the directive's name
-	if err := unexpectedArgs(d, "quota_profile [<matcher>] { ... }, where a matcher is *, /path or @name"); err != nil {
+	if err := block.NoArgs(d, "quota_profile [<matcher>] { ... }, where a matcher is *, /path or @name"); err != nil {
 		return err
 	}
-	return parseBlock(d, "the directive quota_profile", map[string]option{
-		"field":    {usage: "field <name>", min: 1, max: 1, set: text(&p.Field, checkField)},
-		"max_size": {usage: "max_size <size>, e.g. 1MB", min: 1, max: 1, set: p.setMaxSize},
+	return block.Parse(d, "the directive quota_profile", map[string]block.Option{
+		"field":    block.One("field <name>", text(&p.Field, checkField)),
+		"max_size": block.One("max_size <size>, e.g. 1MB", p.setMaxSize),
 	})
 }
 
-func (p *Profile) setMaxSize(args []string) error {
-	n, err := humanize.ParseBytes(args[0])
+func (p *Profile) setMaxSize(size string) error {
+	n, err := humanize.ParseBytes(size)
 	if err != nil || n > maxProfileSize {
-		return fmt.Errorf("%q is not a size in 1B..16MB: write a number with a unit, e.g. 64kB or 1MB", args[0])
+		return fmt.Errorf("%q is not a size in 1B..16MB: write a number with a unit, e.g. 64kB or 1MB", size)
 	}
 	p.MaxSize = int64(n)
 	return checkProfileSize(p.MaxSize)

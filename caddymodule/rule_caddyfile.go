@@ -9,6 +9,7 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
+	"github.com/quotagate/quotagate/caddymodule/block"
 	"github.com/quotagate/quotagate/caddymodule/quota"
 )
 
@@ -30,8 +31,8 @@ import (
 //
 // limit, spend, free and require may be repeated.
 func (r *Rule) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
-	line := option{usage: "rule <name> { ... }", min: 1, max: 1}
-	args, err := line.args(d)
+	line := block.Option{Usage: "rule <name> { ... }", Min: 1, Max: 1}
+	args, err := line.Args(d)
 	if err != nil {
 		return err
 	}
@@ -39,22 +40,22 @@ func (r *Rule) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	if err := checkName(r.Name); err != nil {
 		return d.WrapErr(fmt.Errorf("rule: %w", err))
 	}
-	return parseBlock(d, fmt.Sprintf("rule %q", r.Name), r.options())
+	return block.Parse(d, fmt.Sprintf("rule %q", r.Name), r.options())
 }
 
-func (r *Rule) options() map[string]option {
-	return map[string]option{
-		"match":         {parse: r.parseMatch},
-		"by":            {usage: "by user | account | ip | header <name> | {placeholder}", min: 1, max: 2, set: r.setBy},
-		"limit":         {usage: "limit <scope> [<requests>/<window>]", min: 1, max: 2, repeat: true, set: r.addLimit},
-		"spend":         {usage: "spend <metric> [<amount> | request_bytes | response_seconds | {placeholder}]", min: 1, max: 2, repeat: true, setAt: r.addSpend},
-		"free":          {usage: "free <metric> <amount> | request_bytes | {placeholder}", min: 2, max: 2, repeat: true, setAt: r.addFree},
-		"idempotent":    {usage: "idempotent", set: func([]string) error { r.Idempotent = true; return nil }},
-		"invalid_token": {usage: "invalid_token deny | anonymous", min: 1, max: 1, set: choice(&r.InvalidToken, deny, tokenAnonymous)},
-		"refund_unless": {usage: "refund_unless 2xx [3xx ...] | never", min: 1, max: -1, set: r.setRefundUnless},
-		"require":       {usage: "require user | feature <name> | scope <scope>", min: 1, max: 2, repeat: true, set: r.addRequire},
-		"on_outage":     {usage: "on_outage allow | deny", min: 1, max: 1, set: choice(&r.OnOutage, allow, deny)},
-		"mode":          {usage: "mode enforce | shadow", min: 1, max: 1, set: choice(&r.Mode, modeEnforce, modeShadow)},
+func (r *Rule) options() map[string]block.Option {
+	return map[string]block.Option{
+		"match":         {Parse: r.parseMatch},
+		"by":            {Usage: "by user | account | ip | header <name> | {placeholder}", Min: 1, Max: 2, Set: r.setBy},
+		"limit":         {Usage: "limit <scope> [<requests>/<window>]", Min: 1, Max: 2, Repeat: true, Set: r.addLimit},
+		"spend":         {Usage: "spend <metric> [<amount> | request_bytes | response_seconds | {placeholder}]", Min: 1, Max: 2, Repeat: true, SetAt: r.addSpend},
+		"free":          {Usage: "free <metric> <amount> | request_bytes | {placeholder}", Min: 2, Max: 2, Repeat: true, SetAt: r.addFree},
+		"idempotent":    {Usage: "idempotent", Set: func([]string) error { r.Idempotent = true; return nil }},
+		"invalid_token": block.One("invalid_token deny | anonymous", choice(&r.InvalidToken, deny, tokenAnonymous)),
+		"refund_unless": {Usage: "refund_unless 2xx [3xx ...] | never", Min: 1, Max: -1, Set: r.setRefundUnless},
+		"require":       {Usage: "require user | feature <name> | scope <scope>", Min: 1, Max: 2, Repeat: true, Set: r.addRequire},
+		"on_outage":     block.One("on_outage allow | deny", choice(&r.OnOutage, allow, deny)),
+		"mode":          block.One("mode enforce | shadow", choice(&r.Mode, modeEnforce, modeShadow)),
 	}
 }
 
@@ -108,7 +109,7 @@ func parseRate(s string) (quota.Rate, error) {
 	if !ok || err != nil {
 		return quota.Rate{}, fmt.Errorf("%q is not a limit: write <requests>/<window> with whole requests in 0..2^53, e.g. 60/1m", s)
 	}
-	dur, err := parseDuration(window)
+	dur, err := block.ParseDuration(window)
 	if err != nil {
 		return quota.Rate{}, fmt.Errorf("window: %w", err)
 	}
