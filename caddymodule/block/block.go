@@ -163,11 +163,11 @@ func Duration(target *caddy.Duration) func(string) error {
 // ParseDuration reads a length of time as Caddy does: with a unit, d included.
 func ParseDuration(s string) (time.Duration, error) {
 	if s == "" || len(s) > 64 {
-		return 0, errors.New("a length of time is missing, e.g. 60s, 10m, 1h or 1d")
+		return 0, errors.New("a length of time is missing, e.g. 50ms, 60s, 10m or 1d")
 	}
 	d, err := caddy.ParseDuration(s)
 	if err != nil {
-		return 0, fmt.Errorf("%q is not a length of time: write a number with a unit, e.g. 60s, 10m, 1h or 1d", s)
+		return 0, fmt.Errorf("%q is not a length of time: write a number with a unit, e.g. 50ms, 60s, 10m or 1d", s)
 	}
 	return d, nil
 }

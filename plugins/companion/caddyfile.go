@@ -2,8 +2,8 @@ package companion
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
 
@@ -11,6 +11,7 @@ import (
 	"github.com/caddyserver/caddy/v2/caddyconfig"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
+	"github.com/quotagate/quotagate/caddymodule/block"
 )
 
 // parseGlobalOption reads the global option `quota_companion`.
@@ -41,54 +42,28 @@ func parseGlobalOption(d *caddyfile.Dispenser, existing any) (any, error) {
 //	}
 func (a *App) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	d.Next() // the option's name
-	if d.NextArg() {
-		return d.Errf("unexpected argument %q; write: quota_companion { ... }", d.Val())
+	if err := block.NoArgs(d, "quota_companion { ... }"); err != nil {
+		return err
 	}
-	options := a.options()
-	lines := make(map[string]int)
-	for nesting := d.Nesting(); d.NextBlock(nesting); {
-		name := d.Val()
-		parse, ok := options[name]
-		if !ok {
-			return d.Errf("unknown option %q in the global option quota_companion: want one of %s", name,
-				strings.Join(slices.Sorted(maps.Keys(options)), ", "))
-		}
-		if line, dup := lines[name]; dup {
-			return d.Errf("duplicate option %q in the global option quota_companion: it stands in line %d already; keep one of them", name, line)
-		}
-		lines[name] = d.Line()
-		if err := parse(d); err != nil {
-			return err
-		}
-	}
-	return nil
+	return block.Parse(d, "the global option quota_companion", map[string]block.Option{
+		"admins":          {Usage: "admins <user id or e-mail address>...", Min: 1, Max: -1, Set: a.setAdmins},
+		"admin_emails":    block.One("admin_emails claimed | verified", a.setAdminEmails),
+		"encryption_key":  block.Secret("encryption_key <key>", block.Text(&a.EncryptionKey)),
+		"audit_retention": block.One("audit_retention <duration> | forever", a.setRetention),
+		"billing":         {Parse: a.parseBilling},
+	})
 }
 
-// options are the readers of the block's lines: each is called with the
-// dispenser on the option's name.
-func (a *App) options() map[string]func(*caddyfile.Dispenser) error {
-	return map[string]func(*caddyfile.Dispenser) error{
-		"admins":          a.parseAdmins,
-		"admin_emails":    oneArg("admin_emails claimed | verified", a.setAdminEmails),
-		"encryption_key":  oneArg("encryption_key <key>", func(s string) error { a.EncryptionKey = s; return nil }),
-		"billing":         a.parseBilling,
-		"audit_retention": oneArg("audit_retention <duration> | forever", a.setRetention),
+func (a *App) setAdmins(args []string) error {
+	if slices.Contains(args, "") {
+		return errors.New("a user id or e-mail address is empty")
 	}
-}
-
-func (a *App) parseAdmins(d *caddyfile.Dispenser) error {
-	a.Admins = d.RemainingArgs()
-	if len(a.Admins) == 0 {
-		return d.Err(`option "admins": an argument is missing; write: admins <user id or e-mail address>...`)
-	}
-	if slices.Contains(a.Admins, "") {
-		return d.Err(`option "admins": a user id or e-mail address is empty`)
-	}
-	for i, admin := range a.Admins {
-		if slices.Contains(a.Admins[:i], admin) {
-			return d.Errf(`option "admins": %q stands there twice; keep one of them`, admin)
+	for i, admin := range args {
+		if slices.Contains(args[:i], admin) {
+			return fmt.Errorf("%q stands there twice; keep one of them", admin)
 		}
 	}
+	a.Admins = args
 	return nil
 }
 
@@ -156,24 +131,6 @@ func (a *App) setRetention(s string) error {
 		return fmt.Errorf("%s is below %s", s, minRetention)
 	}
 	return nil
-}
-
-// oneArg is the reader of a line with one argument.
-func oneArg(usage string, set func(string) error) func(*caddyfile.Dispenser) error {
-	return func(d *caddyfile.Dispenser) error {
-		name := d.Val()
-		args := d.RemainingArgs()
-		switch {
-		case len(args) == 0 || args[0] == "":
-			return d.Errf("option %q: an argument is missing; write: %s", name, usage)
-		case len(args) > 1:
-			return d.Errf("option %q: unexpected argument %q; write: %s", name, args[1], usage)
-		}
-		if err := set(args[0]); err != nil {
-			return d.WrapErr(fmt.Errorf("option %q: %w", name, err))
-		}
-		return nil
-	}
 }
 
 // Interface guard.

@@ -3,6 +3,7 @@ package jwtverifier
 import (
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
+	"github.com/quotagate/quotagate/caddymodule/block"
 )
 
 // UnmarshalCaddyfile sets up the verifier from:
@@ -31,26 +32,12 @@ func (v *Verifier) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	}
 	if d.NextArg() {
 		v.Name = d.Val()
-		if d.NextArg() {
-			return d.ArgErr()
-		}
-	}
-	seen := make(map[string]bool)
-	for nesting := d.Nesting(); d.NextBlock(nesting); {
-		option := d.Val()
-		if seen[option] && option != "require" {
-			return d.Errf("verify jwt: %s is set twice", option)
-		}
-		seen[option] = true
-		if err := v.unmarshalOption(d, option); err != nil {
+		if err := block.NoArgs(d, "verify jwt [<name>] { ... }"); err != nil {
 			return err
 		}
-		if d.NextArg() {
-			return d.ArgErr()
-		}
-		if inner := d.Nesting(); d.NextBlock(inner) {
-			return d.Errf("verify jwt: %s takes no block", option)
-		}
+	}
+	if err := block.Parse(d, "verify jwt", v.options()); err != nil {
+		return err
 	}
 	// Said here with the line, and again in Validate for configs in JSON.
 	if err := v.Validate(); err != nil {
@@ -59,77 +46,46 @@ func (v *Verifier) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	return nil
 }
 
-// unmarshalOption parses one option, of which the name was consumed.
-func (v *Verifier) unmarshalOption(d *caddyfile.Dispenser, option string) error {
-	switch option {
-	case "algorithms":
-		return v.unmarshalAlgorithms(d)
-	case "audience":
-		if v.Audience = d.RemainingArgs(); len(v.Audience) == 0 {
-			return d.ArgErr()
-		}
-		if err := v.checkClaims(); err != nil {
-			return d.Errf("verify jwt: %w", err)
-		}
-		return nil
-	case "leeway":
-		return v.unmarshalLeeway(d)
-	case "require":
-		var r Requirement
-		if !d.Args(&r.Claim, &r.Value) {
-			return d.ArgErr()
-		}
-		v.Require = append(v.Require, r)
-		if err := v.checkClaims(); err != nil {
-			return d.Errf("verify jwt: %w", err)
-		}
-		return nil
+func (v *Verifier) options() map[string]block.Option {
+	return map[string]block.Option{
+		"secret":        block.Secret("secret {env.JWT_SECRET}", block.Text(&v.Secret)),
+		"secret_file":   block.One("secret_file <path>", block.Text(&v.SecretFile)),
+		"public_key":    block.One("public_key <PEM or path>", block.Text(&v.PublicKey)),
+		"jwks":          block.One("jwks <url>", block.Text(&v.JWKS)),
+		"algorithms":    {Usage: "algorithms <name>...", Min: 1, Max: -1, Set: v.setAlgorithms},
+		"issuer":        block.One("issuer <iss>", block.Text(&v.Issuer)),
+		"audience":      {Usage: "audience <aud>...", Min: 1, Max: -1, Set: v.setAudience},
+		"leeway":        block.One("leeway <duration>", v.setLeeway),
+		"scheme":        block.One("scheme <scheme>", block.Text(&v.Scheme)),
+		"cookie":        block.One("cookie <name>", block.Text(&v.Cookie)),
+		"user_claim":    block.One("user_claim <claim>", block.Text(&v.UserClaim)),
+		"org_claim":     block.One("org_claim <claim>", block.Text(&v.OrgClaim)),
+		"session_claim": block.One("session_claim <claim>", block.Text(&v.SessionClaim)),
+		"require":       {Usage: "require <claim> <value>", Min: 2, Max: 2, Repeat: true, Set: v.addRequire},
 	}
-	for _, o := range [...]struct {
-		name string
-		to   *string
-	}{
-		{"secret", &v.Secret}, {"secret_file", &v.SecretFile}, {"public_key", &v.PublicKey}, {"jwks", &v.JWKS},
-		{"issuer", &v.Issuer}, {"scheme", &v.Scheme}, {"cookie", &v.Cookie},
-		{"user_claim", &v.UserClaim}, {"org_claim", &v.OrgClaim}, {"session_claim", &v.SessionClaim},
-	} {
-		if o.name != option {
-			continue
-		}
-		if !d.Args(o.to) {
-			return d.ArgErr()
-		}
-		if *o.to == "" {
-			return d.Errf("verify jwt: the value of %s is empty", option)
-		}
-		return nil
-	}
-	return d.Errf("verify jwt: unknown option %q", option)
 }
 
-func (v *Verifier) unmarshalAlgorithms(d *caddyfile.Dispenser) error {
-	if v.Algorithms = d.RemainingArgs(); len(v.Algorithms) == 0 {
-		return d.ArgErr()
-	}
-	if err := v.checkAlgorithms(); err != nil {
-		return d.Errf("verify jwt: %w", err)
-	}
-	return nil
+func (v *Verifier) setAlgorithms(args []string) error {
+	v.Algorithms = args
+	return v.checkAlgorithms()
 }
 
-func (v *Verifier) unmarshalLeeway(d *caddyfile.Dispenser) error {
-	var text string
-	if !d.Args(&text) {
-		return d.ArgErr()
-	}
-	parsed, err := caddy.ParseDuration(text)
+func (v *Verifier) setAudience(args []string) error {
+	v.Audience = args
+	return v.checkClaims()
+}
+
+func (v *Verifier) setLeeway(s string) error {
+	parsed, err := block.ParseDuration(s)
 	if err != nil {
-		return d.Errf("verify jwt: parsing leeway: %w", err)
+		return err
 	}
 	leeway := caddy.Duration(parsed)
 	v.Leeway = &leeway
-	if err := v.checkPlaces(); err != nil {
-		return d.Errf("verify jwt: %w", err)
-	}
-	return nil
+	return v.checkPlaces()
+}
+
+func (v *Verifier) addRequire(args []string) error {
+	v.Require = append(v.Require, Requirement{Claim: args[0], Value: args[1]})
+	return v.checkClaims()
 }

@@ -9,6 +9,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 	"github.com/quotagate/quotagate/caddymodule"
+	"github.com/quotagate/quotagate/caddymodule/block"
 )
 
 func init() { caddy.RegisterModule(Module{}) }
@@ -82,23 +83,10 @@ func (m *Module) Open(_ context.Context, env caddymodule.Env) (caddymodule.Count
 //	}
 func (m *Module) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	d.Next() // the guest's name
-	if d.NextArg() {
-		return d.Errf("unexpected argument %q; write: counters memory { log <dir> }", d.Val())
+	if err := block.NoArgs(d, "counters memory { log <dir> }"); err != nil {
+		return err
 	}
-	line := 0
-	for nesting := d.Nesting(); d.NextBlock(nesting); {
-		if d.Val() != "log" {
-			return d.Errf("unknown option %q in counters memory: want log", d.Val())
-		}
-		if line > 0 {
-			return d.Errf("duplicate option %q in counters memory: it stands in line %d already; keep one of them", "log", line)
-		}
-		line = d.Line()
-		if !d.AllArgs(&m.Log) || m.Log == "" {
-			return d.Errf("option %q: want one folder; write: log <dir>", "log")
-		}
-	}
-	return nil
+	return block.Parse(d, "counters memory", map[string]block.Option{"log": block.One("log <dir>", block.Text(&m.Log))})
 }
 
 // Interface guards.

@@ -20,10 +20,10 @@ func TestUnmarshalCaddyfile(t *testing.T) {
 		"argument":    {text: "memory fast", err: `unexpected argument "fast"`},
 		"unknown":     {text: "memory {\n shards 4\n}", err: `unknown option "shards"`},
 		"duplicate":   {text: "memory {\n log a\n log b\n}", err: `duplicate option "log"`},
-		"no folder":   {text: "memory {\n log\n}", err: "want one folder"},
-		"two folders": {text: "memory {\n log a b\n}", err: "want one folder"},
-		"empty":       {text: "memory {\n log \"\"\n}", err: "want one folder"},
-		"block":       {text: "memory {\n log a {\n }\n}", err: `unknown option "{"`},
+		"no folder":   {text: "memory {\n log\n}", err: "an argument is missing"},
+		"two folders": {text: "memory {\n log a b\n}", err: `unexpected argument "b"`},
+		"empty":       {text: "memory {\n log \"\"\n}", err: "the argument is empty"},
+		"block":       {text: "memory {\n log a {\n }\n}", err: "unexpected block in counters memory"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -6,8 +6,8 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
+	"github.com/quotagate/quotagate/caddymodule/block"
 )
 
 // UnmarshalCaddyfile sets up the records from:
@@ -35,74 +35,28 @@ func (m *Module) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	if d.NextArg() {
 		return d.Errf("unexpected argument after the address; write: %s, with an address that has spaces in quotes", usage)
 	}
-	seen := make(map[string]bool)
-	for nesting := d.Nesting(); d.NextBlock(nesting); {
-		name := d.Val()
-		o, ok := m.options()[name]
-		if !ok {
-			return d.Errf("unknown option %q in records postgres: want one of connect_timeout, connections, listen, migrate, password, poll_interval", name)
-		}
-		if seen[name] {
-			return d.Errf("duplicate option %q in records postgres", name)
-		}
-		seen[name] = true
-		if !d.NextArg() {
-			return d.Errf("option %q: an argument is missing; write: %s", name, o.usage)
-		}
-		if err := o.set(d.Val()); err != nil {
-			return d.WrapErr(fmt.Errorf("option %q: %w", name, err))
-		}
-		if d.NextArg() {
-			return d.Errf("option %q: unexpected argument; write: %s", name, o.usage)
-		}
-	}
-	return nil
+	return block.Parse(d, "records postgres", map[string]block.Option{
+		"password":        block.Secret("password {env.QUOTA_PG_PASSWORD}", block.Text(&m.Password)),
+		"migrate":         block.One("migrate check | auto", func(s string) error { m.MigrateMode = s; return checkMode(s) }),
+		"connections":     block.One("connections <number>", m.setConnections),
+		"connect_timeout": block.One("connect_timeout <duration>", block.Duration(&m.ConnectTimeout)),
+		"poll_interval":   block.One("poll_interval <duration>", block.Duration(&m.PollInterval)),
+		"listen":          block.Secret("listen <dsn> | off", m.setListen),
+	})
 }
 
-// option is one line of the block.
-type option struct {
-	usage string
-	set   func(string) error
+func (m *Module) setConnections(s string) (err error) {
+	if m.Connections, err = strconv.Atoi(s); err != nil {
+		return fmt.Errorf("%q is not a whole number", s)
+	}
+	return checkConnections(m.Connections)
 }
 
-func (m *Module) options() map[string]option {
-	return map[string]option{
-		"password": {"password {env.QUOTA_PG_PASSWORD}", func(s string) error {
-			if m.Password = s; s == "" {
-				return errors.New("is empty")
-			}
-			return nil
-		}},
-		"migrate": {"migrate check | auto", func(s string) error { m.MigrateMode = s; return checkMode(s) }},
-		"connections": {"connections <number>", func(s string) (err error) {
-			if m.Connections, err = strconv.Atoi(s); err != nil {
-				return fmt.Errorf("%q is not a whole number", s)
-			}
-			return checkConnections(m.Connections)
-		}},
-		"connect_timeout": {"connect_timeout <duration>", duration(&m.ConnectTimeout)},
-		"poll_interval":   {"poll_interval <duration>", duration(&m.PollInterval)},
-		"listen": {"listen <dsn> | off", func(s string) error {
-			if m.Listen = s; s == listenOff {
-				return nil
-			}
-			return checkDSN(s)
-		}},
+func (m *Module) setListen(s string) error {
+	if m.Listen = s; s == listenOff {
+		return nil
 	}
-}
-
-func duration(target *caddy.Duration) func(string) error {
-	return func(s string) error {
-		if len(s) > 64 {
-			return errors.New("is not a length of time")
-		}
-		d, err := caddy.ParseDuration(s)
-		if err != nil {
-			return fmt.Errorf("%q is not a length of time: write a number with a unit, e.g. 500ms or 2s", s)
-		}
-		*target = caddy.Duration(d)
-		return checkPositive(*target)
-	}
+	return checkDSN(s)
 }
 
 // checkDSN finds what cannot be one without reading it: it may hold a password,

@@ -14,6 +14,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 	"github.com/quotagate/quotagate/caddymodule"
+	"github.com/quotagate/quotagate/caddymodule/block"
 )
 
 func init() { caddy.RegisterModule(Module{}) }
@@ -95,19 +96,26 @@ func (m *Module) Provision(caddy.Context) error {
 
 // Validate refuses what cannot work. It does no I/O.
 func (m *Module) Validate() error {
-	return errors.Join(checkTimeout(time.Duration(m.Timeout)), checkPrefix(m.options.Prefix))
+	var errs []error
+	if err := checkTimeout(time.Duration(m.Timeout)); err != nil {
+		errs = append(errs, fmt.Errorf("timeout: %w", err))
+	}
+	if err := checkPrefix(m.options.Prefix); err != nil {
+		errs = append(errs, fmt.Errorf("prefix: %w", err))
+	}
+	return errors.Join(errs...)
 }
 
 func checkTimeout(d time.Duration) error {
 	if d < minTimeout || d > maxTimeout {
-		return fmt.Errorf("timeout: %s is outside %s..%s", d, minTimeout, maxTimeout)
+		return fmt.Errorf("%s is outside %s..%s", d, minTimeout, maxTimeout)
 	}
 	return nil
 }
 
 func checkPrefix(s string) error {
 	if !validPrefix.MatchString(s) {
-		return fmt.Errorf("prefix: %q: want 1 to 64 of letters, digits and _ . : -", s)
+		return fmt.Errorf("%q: want 1 to 64 of letters, digits and _ . : -", s)
 	}
 	return nil
 }
@@ -157,53 +165,27 @@ func (m *Module) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 			return d.Errf("counters redis: %v", err)
 		}
 	}
-	lines := make(map[string]int)
-	for nesting := d.Nesting(); d.NextBlock(nesting); {
-		name := d.Val()
-		if line, dup := lines[name]; dup {
-			return d.Errf("duplicate option %q in counters redis: it stands in line %d already; keep one of them", name, line)
-		}
-		lines[name] = d.Line()
-		if err := m.option(d, name); err != nil {
-			return err
-		}
-	}
-	return nil
+	return block.Parse(d, "counters redis", map[string]block.Option{
+		"timeout":  block.One("timeout <duration>", m.setTimeout),
+		"prefix":   block.One("prefix <text>", m.setPrefix),
+		"password": block.Secret("password {env.QUOTA_REDIS_PASSWORD}", block.Text(&m.Password)),
+	})
 }
 
-func (m *Module) option(d *caddyfile.Dispenser, name string) error {
-	var value string
-	switch name {
-	case "timeout", "prefix", "password":
-		if args := d.RemainingArgs(); len(args) != 1 || args[0] == "" {
-			return d.Errf("option %q: want one value; write: %s <value>", name, name)
-		} else {
-			value = args[0]
-		}
-	default:
-		return d.Errf("unknown option %q in counters redis: want timeout, prefix or password", name)
+func (m *Module) setTimeout(s string) error {
+	t, err := block.ParseDuration(s)
+	if err != nil {
+		return err
 	}
-	switch name {
-	case "timeout":
-		t, err := caddy.ParseDuration(value)
-		if err == nil {
-			err = checkTimeout(t)
-		}
-		if err != nil {
-			return d.Errf("option %q: %v", name, err)
-		}
-		m.Timeout = caddy.Duration(t)
-	case "prefix":
-		if !placeholders(value) {
-			if err := checkPrefix(value); err != nil {
-				return d.Errf("option %v", err)
-			}
-		}
-		m.Prefix = value
-	case "password":
-		m.Password = value
+	m.Timeout = caddy.Duration(t)
+	return checkTimeout(t)
+}
+
+func (m *Module) setPrefix(s string) error {
+	if m.Prefix = s; placeholders(s) {
+		return nil
 	}
-	return nil
+	return checkPrefix(s)
 }
 
 // placeholders reports whether a text is known only when the config is loaded.

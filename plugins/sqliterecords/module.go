@@ -17,6 +17,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 	"github.com/quotagate/quotagate/caddymodule"
+	"github.com/quotagate/quotagate/caddymodule/block"
 	"github.com/quotagate/quotagate/caddymodule/store"
 )
 
@@ -69,11 +70,16 @@ func (m *Module) Provision(caddy.Context) error {
 }
 
 // Validate checks the words.
-func (m *Module) Validate() error { return checkMode(m.MigrateMode) }
+func (m *Module) Validate() error {
+	if err := checkMode(m.MigrateMode); err != nil {
+		return fmt.Errorf("migrate: %w", err)
+	}
+	return nil
+}
 
 func checkMode(mode string) error {
 	if mode != MigrateAuto && mode != MigrateCheck {
-		return fmt.Errorf("migrate %q is neither %s nor %s", mode, MigrateAuto, MigrateCheck)
+		return fmt.Errorf("%q is neither %s nor %s", mode, MigrateAuto, MigrateCheck)
 	}
 	return nil
 }
@@ -143,28 +149,12 @@ func (m *Module) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 			return d.WrapErr(err)
 		}
 	}
-	if d.NextArg() {
-		return d.Errf("unexpected argument %q; write: records sqlite [<path>] { migrate auto | check }", d.Val())
+	if err := block.NoArgs(d, "records sqlite [<path>] { migrate auto | check }"); err != nil {
+		return err
 	}
-	for nesting := d.Nesting(); d.NextBlock(nesting); {
-		if d.Val() != "migrate" {
-			return d.Errf("unknown option %q in records sqlite: want migrate", d.Val())
-		}
-		if m.MigrateMode != "" {
-			return d.Err("duplicate option \"migrate\" in records sqlite")
-		}
-		if !d.NextArg() {
-			return d.Err("option \"migrate\": an argument is missing; write: migrate auto | check")
-		}
-		if err := checkMode(d.Val()); err != nil {
-			return d.WrapErr(err)
-		}
-		m.MigrateMode = d.Val()
-		if d.NextArg() {
-			return d.Errf("option \"migrate\": unexpected argument %q; write: migrate auto | check", d.Val())
-		}
-	}
-	return nil
+	return block.Parse(d, "records sqlite", map[string]block.Option{
+		"migrate": block.One("migrate auto | check", func(s string) error { m.MigrateMode = s; return checkMode(s) }),
+	})
 }
 
 // Interface guards.

@@ -1,9 +1,10 @@
 package stripebilling
 
 import (
-	"strings"
+	"fmt"
 
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
+	"github.com/quotagate/quotagate/caddymodule/block"
 )
 
 // UnmarshalCaddyfile reads the block of an option `billing` in quota_companion:
@@ -21,55 +22,38 @@ import (
 // price may stand once for each plan. Values may be placeholders.
 func (m *Module) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	d.Next() // stripe
-	if d.NextArg() {
-		return d.Errf("billing stripe: unexpected argument %q; its options stand in a block", d.Val())
+	if err := block.NoArgs(d, "billing stripe { ... }"); err != nil {
+		return err
 	}
-	lines := map[string]int{}
-	for nesting := d.Nesting(); d.NextBlock(nesting); {
-		name := d.Val()
-		args := d.RemainingArgs()
-		line := name
-		if name == "price" && len(args) > 0 {
-			line += " " + args[0]
-		}
-		if at, dup := lines[line]; dup {
-			return d.Errf("billing stripe: duplicate option %q: it stands in line %d already; keep one of them", line, at)
-		}
-		lines[line] = d.Line()
-		if err := m.set(d, name, args); err != nil {
-			return err
-		}
-	}
-	return nil
+	return block.Parse(d, "billing stripe", map[string]block.Option{
+		"api_key": block.Secret("api_key {env.STRIPE_API_KEY}", block.Text(&m.APIKey)),
+		"webhook_secret": {Usage: "webhook_secret <secret>...", Min: 1, Max: -1, Set: func(args []string) error {
+			m.WebhookSecrets = args
+			return nil
+		}},
+		"price":       {Usage: "price <plan> <price id>", Min: 2, Max: 2, Repeat: true, SetAt: m.priceSetter()},
+		"api_base":    block.One("api_base <url>", block.Text(&m.APIBase)),
+		"success_url": block.One("success_url <url>", block.Text(&m.SuccessURL)),
+		"cancel_url":  block.One("cancel_url <url>", block.Text(&m.CancelURL)),
+		"return_url":  block.One("return_url <url>", block.Text(&m.ReturnURL)),
+	})
 }
 
-// set reads one line.
-func (m *Module) set(d *caddyfile.Dispenser, name string, args []string) error {
-	texts := map[string]*string{
-		"api_key": &m.APIKey, "api_base": &m.APIBase, "success_url": &m.SuccessURL, "cancel_url": &m.CancelURL, "return_url": &m.ReturnURL,
-	}
-	field, isText := texts[name]
-	switch {
-	case isText && len(args) == 1 && args[0] != "":
-		*field = args[0]
-	case isText:
-		return d.Errf("billing stripe: option %q takes one argument", name)
-	case name == "webhook_secret" && len(args) > 0:
-		m.WebhookSecrets = args
-	case name == "webhook_secret":
-		return d.Err("billing stripe: an argument is missing; write: webhook_secret <secret>...")
-	case name == "price" && len(args) == 2:
-		if m.Prices == nil {
-			m.Prices = map[string]string{}
+// priceSetter takes one price after the other, of each plan one.
+func (m *Module) priceSetter() func(place string, args []string) error {
+	places := make(map[string]string)
+	return func(place string, args []string) error {
+		plan := args[0]
+		if first, dup := places[plan]; dup {
+			return fmt.Errorf("the plan %q has one at %s already; keep one of them", plan, first)
 		}
-		m.Prices[args[0]] = args[1]
-	case name == "price":
-		return d.Err("billing stripe: write: price <plan> <price id>")
-	default:
-		return d.Errf("billing stripe: unknown option %q: want one of %s", name,
-			strings.Join([]string{"api_base", "api_key", "cancel_url", "price", "return_url", "success_url", "webhook_secret"}, ", "))
+		places[plan] = place
+		if m.Prices == nil {
+			m.Prices = make(map[string]string)
+		}
+		m.Prices[plan] = args[1]
+		return nil
 	}
-	return nil
 }
 
 // Interface guard.

@@ -29,6 +29,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"github.com/quotagate/quotagate/caddymodule/block"
 	"github.com/quotagate/quotagate/caddymodule/quota"
 	"github.com/quotagate/quotagate/plugins/companion"
 	"github.com/quotagate/quotagate/plugins/companion/api"
@@ -115,15 +116,7 @@ func (h *Handler) process() string {
 //
 //	quota_admin [<matcher>]
 func parse(helper httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error) {
-	h := new(Handler)
-	helper.Next() // the directive's name
-	if helper.NextArg() {
-		return nil, helper.ArgErr()
-	}
-	if helper.NextBlock(0) {
-		return nil, helper.Errf("quota_admin has no option %q: it takes none", helper.Val())
-	}
-	return h, nil
+	return new(Handler), block.Bare(helper.Dispenser)
 }
 
 // Interface guards.

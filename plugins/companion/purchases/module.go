@@ -15,6 +15,7 @@ import (
 	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"github.com/quotagate/quotagate/caddymodule"
+	"github.com/quotagate/quotagate/caddymodule/block"
 	"github.com/quotagate/quotagate/plugins/companion"
 	"github.com/quotagate/quotagate/plugins/companion/api"
 	"github.com/quotagate/quotagate/plugins/companion/billing"
@@ -131,15 +132,7 @@ func absolute(ctx context.Context, address string) string {
 //
 //	quota_billing [<matcher>]
 func parse(helper httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error) {
-	h := new(Handler)
-	helper.Next() // the directive's name
-	if helper.NextArg() {
-		return nil, helper.ArgErr()
-	}
-	if helper.NextBlock(0) {
-		return nil, helper.Errf("quota_billing has no option %q: it takes none", helper.Val())
-	}
-	return h, nil
+	return new(Handler), block.Bare(helper.Dispenser)
 }
 
 // Interface guards.

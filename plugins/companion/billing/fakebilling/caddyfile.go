@@ -1,11 +1,8 @@
 package fakebilling
 
 import (
-	"maps"
-	"slices"
-	"strings"
-
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
+	"github.com/quotagate/quotagate/caddymodule/block"
 )
 
 // UnmarshalCaddyfile reads an option `billing` of quota_companion:
@@ -23,30 +20,15 @@ func (m *Module) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	if d.NextArg() {
 		m.File = d.Val()
 	}
-	if d.NextArg() {
-		return d.Errf("billing fake: unexpected argument %q; write: billing fake [<file>]", d.Val())
+	if err := block.NoArgs(d, "billing fake [<file>]"); err != nil {
+		return err
 	}
-	texts := map[string]*string{
-		"url": &m.URL, "success_url": &m.SuccessURL, "cancel_url": &m.CancelURL, "return_url": &m.ReturnURL,
-	}
-	lines := map[string]int{}
-	for nesting := d.Nesting(); d.NextBlock(nesting); {
-		name := d.Val()
-		field, ok := texts[name]
-		if !ok {
-			return d.Errf("billing fake: unknown option %q: want one of %s", name, strings.Join(slices.Sorted(maps.Keys(texts)), ", "))
-		}
-		if at, dup := lines[name]; dup {
-			return d.Errf("billing fake: duplicate option %q: it stands in line %d already; keep one of them", name, at)
-		}
-		lines[name] = d.Line()
-		args := d.RemainingArgs()
-		if len(args) != 1 || args[0] == "" {
-			return d.Errf("billing fake: option %q takes one argument", name)
-		}
-		*field = args[0]
-	}
-	return nil
+	return block.Parse(d, "billing fake", map[string]block.Option{
+		"url":         block.One("url <scheme and host>", block.Text(&m.URL)),
+		"success_url": block.One("success_url <url>", block.Text(&m.SuccessURL)),
+		"cancel_url":  block.One("cancel_url <url>", block.Text(&m.CancelURL)),
+		"return_url":  block.One("return_url <url>", block.Text(&m.ReturnURL)),
+	})
 }
 
 // Interface guard.
