@@ -6,7 +6,7 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/quotagate/quotagate/plugins/rediscounters"
+	"github.com/quotagate/quotagate/plugins/rediscounters/address"
 	"github.com/redis/go-redis/v9"
 )
 
@@ -19,11 +19,11 @@ func (a *App) openHostRedis() error {
 	if url == "" {
 		return nil
 	}
-	address, err := rediscounters.ParseAddress(url)
+	at, err := address.Parse(url)
 	if err != nil {
 		return fmt.Errorf("host_redis: %w", err)
 	}
-	if a.hostRedis, err = address.Client(hostRedisTimeout); err != nil {
+	if a.hostRedis, err = at.Client(hostRedisTimeout); err != nil {
 		return fmt.Errorf("host_redis: %w", err)
 	}
 	return nil

@@ -18,7 +18,7 @@ import (
 	"github.com/quotagate/quotagate/caddymodule"
 	"github.com/quotagate/quotagate/caddymodule/gatetest"
 	"github.com/quotagate/quotagate/caddymodule/store"
-	"github.com/quotagate/quotagate/plugins/rediscounters"
+	"github.com/quotagate/quotagate/plugins/rediscounters/address"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zaptest/observer"
 
@@ -161,11 +161,11 @@ func TestHostKeys(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	address, err := rediscounters.ParseAddress(server.URL())
+	at, err := address.Parse(server.URL())
 	if err != nil {
 		t.Fatal(err)
 	}
-	c, err := address.Client(time.Second)
+	c, err := at.Client(time.Second)
 	if err != nil {
 		t.Fatal(err)
 	}

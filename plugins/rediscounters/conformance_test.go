@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/quotagate/quotagate/caddymodule/gatetest"
+	"github.com/quotagate/quotagate/plugins/rediscounters/address"
 )
 
 func TestMain(m *testing.M) { gatetest.VerifyNoLeaks(m) }
@@ -17,7 +18,7 @@ var prefixes atomic.Int64
 // options are those of an engine with keys of its own.
 func options(t testing.TB, url string) Options {
 	t.Helper()
-	a, err := ParseAddress(url)
+	a, err := address.Parse(url)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/quotagate/quotagate/caddymodule/gate"
+	"github.com/quotagate/quotagate/plugins/rediscounters/address"
 	"go.uber.org/zap"
 )
 
@@ -24,8 +25,8 @@ const (
 
 // Options says where and how an Engine counts.
 type Options struct {
-	// Address is where Redis is; see ParseAddress.
-	Address Address
+	// Address is where Redis is.
+	Address address.Redis
 	// Prefix begins all keys. Default: DefaultPrefix.
 	Prefix string
 	// Timeout is how long one call may take, from its beginning to its answer.

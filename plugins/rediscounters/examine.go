@@ -41,7 +41,7 @@ func (m *Module) Examine(ctx context.Context, _ caddymodule.Env) []doctor.Findin
 		err = servers.probe(asking, m.options.Prefix)
 	}
 	slices.SortStableFunc(findings, func(a, b doctor.Finding) int {
-		return cmp.Compare(address(a.Detail), address(b.Detail))
+		return cmp.Compare(addressOf(a.Detail), addressOf(b.Detail))
 	})
 	if err != nil {
 		findings = append(findings, doctor.Fault(check, "%s does not count: %v; the rules' on_outage applies", strings.Join(m.options.Address.Hosts, ", "), err))
@@ -52,8 +52,8 @@ func (m *Module) Examine(ctx context.Context, _ caddymodule.Env) []doctor.Findin
 	return findings
 }
 
-// address is what a detail begins with.
-func address(detail string) string {
+// addressOf is what a detail begins with.
+func addressOf(detail string) string {
 	addr, _, _ := strings.Cut(detail, ": ")
 	return addr
 }

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"syscall"
 
+	"github.com/quotagate/quotagate/plugins/rediscounters/address"
 	"github.com/redis/go-redis/v9"
 )
 
@@ -102,7 +103,7 @@ func (g *gathering) SyscallConn() (syscall.RawConn, error) {
 
 // gatheringDialer dials as the client does by itself.
 func gatheringDialer(config *tls.Config) func(ctx context.Context, network, addr string) (net.Conn, error) {
-	dial := redis.NewDialer(&redis.Options{DialTimeout: dialTimeout, TLSConfig: config})
+	dial := redis.NewDialer(&redis.Options{DialTimeout: address.DialTimeout, TLSConfig: config})
 	return func(ctx context.Context, network, addr string) (net.Conn, error) {
 		c, err := dial(ctx, network, addr)
 		if err != nil {

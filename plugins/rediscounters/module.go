@@ -15,6 +15,7 @@ import (
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 	"github.com/quotagate/quotagate/caddymodule"
 	"github.com/quotagate/quotagate/caddymodule/block"
+	"github.com/quotagate/quotagate/plugins/rediscounters/address"
 )
 
 func init() { caddy.RegisterModule(Module{}) }
@@ -80,17 +81,17 @@ func (m *Module) Provision(caddy.Context) error {
 	if err != nil {
 		return fmt.Errorf("resolving prefix: %w", err)
 	}
-	address, err := ParseAddress(urls...)
+	at, err := address.Parse(urls...)
 	if err != nil {
 		return fmt.Errorf("the URL of redis: %w", err)
 	}
 	if password != "" {
-		if address.Password != "" {
+		if at.Password != "" {
 			return errors.New("a password stands in the URL of redis and in the option password: keep one of them")
 		}
-		address.Password = password
+		at.Password = password
 	}
-	m.options = Options{Address: address, Prefix: prefix, Timeout: time.Duration(m.Timeout)}
+	m.options = Options{Address: at, Prefix: prefix, Timeout: time.Duration(m.Timeout)}
 	return nil
 }
 
@@ -133,7 +134,7 @@ func (m *Module) Key(string) string {
 	o := &m.options
 	mac := hmac.New(sha256.New, keySecret)
 	mac.Write([]byte(o.Address.Password + "\x00" + o.Address.SentinelPassword)) // never fails
-	return fmt.Sprintf("redis|%s|%s|%s|%x", o.Address.identity(), o.Prefix, o.Timeout, mac.Sum(nil)[:8])
+	return fmt.Sprintf("redis|%s|%s|%s|%x", o.Address.Identity(), o.Prefix, o.Timeout, mac.Sum(nil)[:8])
 }
 
 // Open begins to count. It does not wait for Redis.
@@ -161,7 +162,7 @@ func (m *Module) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 		return d.Err("counters redis: the URL is missing; write: counters redis <url> [<url>...] { ... }")
 	}
 	if !placeholders(m.URLs...) {
-		if _, err := ParseAddress(m.URLs...); err != nil {
+		if _, err := address.Parse(m.URLs...); err != nil {
 			return d.Errf("counters redis: %v", err)
 		}
 	}

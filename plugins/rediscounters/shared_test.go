@@ -13,6 +13,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/quotagate/quotagate/caddymodule/gatetest"
 	"github.com/quotagate/quotagate/caddymodule/quota"
+	"github.com/quotagate/quotagate/plugins/rediscounters/address"
 	"pgregory.net/rapid"
 )
 
@@ -334,7 +335,7 @@ func TestDenialsOnTheirWay(t *testing.T) {
 	p := gatetest.NewProxy(t, s.Addr())
 	o := options(t, "redis://"+p.Addr())
 	e := openTest(t, o)
-	o.Address, _ = ParseAddress(s.URL())
+	o.Address, _ = address.Parse(s.URL())
 	other := openTest(t, o)
 	c := rateCharge("user:1", "api", 1, time.Hour)
 	var d quota.Decision

@@ -123,7 +123,7 @@ func benchTransport(b *testing.B, way string, trip, pause time.Duration) {
 	o.sharing = map[string]sharing{"full-duplex": streams, "half-duplex": batches}[way]
 	e := openTest(b, o)
 	if way == "pooled" {
-		config, err := base(&o, o.Timeout)
+		config, err := o.Address.Options(o.Timeout)
 		if err != nil {
 			b.Fatal(err)
 		}

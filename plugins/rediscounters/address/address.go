@@ -1,4 +1,7 @@
-package rediscounters
+// Package address reads the URLs that say where a Redis is and who asks, and
+// makes clients of them. The counters and whatever else is kept in a Redis are
+// found by it; what is asked there is left to others.
+package address
 
 import (
 	"crypto/tls"
@@ -13,9 +16,9 @@ import (
 	"strings"
 )
 
-// Address is where Redis is and who asks.
-type Address struct {
-	Kind AddressKind
+// Redis is where a Redis is and who asks.
+type Redis struct {
+	Kind Kind
 	// Hosts are host:port, or the path of a socket; those of the Sentinels.
 	Hosts []string
 	// Master is the name by which Sentinels know it.
@@ -29,16 +32,16 @@ type Address struct {
 	TLS *TLS
 }
 
-// AddressKind says how the servers stand.
-type AddressKind string
+// Kind says how the servers stand.
+type Kind string
 
 // The kinds of addresses, as their URLs begin.
 const (
-	KindSingle   AddressKind = "redis"
-	KindTLS      AddressKind = "rediss"
-	KindSocket   AddressKind = "unix"
-	KindSentinel AddressKind = "redis+sentinel"
-	KindCluster  AddressKind = "redis+cluster"
+	KindSingle   Kind = "redis"
+	KindTLS      Kind = "rediss"
+	KindSocket   Kind = "unix"
+	KindSentinel Kind = "redis+sentinel"
+	KindCluster  Kind = "redis+cluster"
 )
 
 // TLS says whom to trust; the zero value: the system's roots, for the host's own name.
@@ -59,36 +62,36 @@ var errURL = errors.New("want redis://host:port/db, rediss://host:port/db, unix:
 
 var errUnencoded = errors.New("the user or password of a Redis URL is not percent-encoded: write / as %2F, ? as %3F, @ as %40, : as %3A")
 
-// ParseAddress reads one or more URLs: more than one for Sentinels or Cluster
+// Parse reads one or more URLs: more than one for Sentinels or Cluster
 // nodes, which then say the same but for their hosts.
-func ParseAddress(urls ...string) (Address, error) {
+func Parse(urls ...string) (Redis, error) {
 	if len(urls) == 0 {
-		return Address{}, fmt.Errorf("no URL: %w", errURL)
+		return Redis{}, fmt.Errorf("no URL: %w", errURL)
 	}
-	var a Address
+	var a Redis
 	for i, text := range urls {
 		next, err := parseURL(text)
 		if err != nil {
-			return Address{}, err
+			return Redis{}, err
 		}
 		if i == 0 {
 			a = next
 			continue
 		}
 		if a.Kind != KindSentinel && a.Kind != KindCluster {
-			return Address{}, fmt.Errorf("%s:// is one server: several URLs are for redis+sentinel:// and redis+cluster://", a.Kind)
+			return Redis{}, fmt.Errorf("%s:// is one server: several URLs are for redis+sentinel:// and redis+cluster://", a.Kind)
 		}
 		hosts := next.Hosts
 		next.Hosts = a.Hosts
 		if !a.same(&next) {
-			return Address{}, errors.New("the URLs differ in more than their hosts")
+			return Redis{}, errors.New("the URLs differ in more than their hosts")
 		}
 		a.Hosts = append(a.Hosts, hosts...)
 	}
 	return a, nil
 }
 
-func (a *Address) same(b *Address) bool {
+func (a *Redis) same(b *Redis) bool {
 	x, y := *a, *b
 	if (x.TLS == nil) != (y.TLS == nil) || (x.TLS != nil && *x.TLS != *y.TLS) {
 		return false
@@ -97,10 +100,10 @@ func (a *Address) same(b *Address) bool {
 		x.SentinelUsername == y.SentinelUsername && x.SentinelPassword == y.SentinelPassword
 }
 
-func parseURL(text string) (Address, error) {
+func parseURL(text string) (Redis, error) {
 	scheme, rest, ok := strings.Cut(text, "://")
-	a := Address{Kind: AddressKind(scheme)}
-	if !ok || !slices.Contains([]AddressKind{KindSingle, KindTLS, KindSocket, KindSentinel, KindCluster}, a.Kind) {
+	a := Redis{Kind: Kind(scheme)}
+	if !ok || !slices.Contains([]Kind{KindSingle, KindTLS, KindSocket, KindSentinel, KindCluster}, a.Kind) {
 		return a, fmt.Errorf("not a Redis URL: %w", errURL)
 	}
 	rest, query, _ := strings.Cut(rest, "?")
@@ -132,7 +135,7 @@ func parseURL(text string) (Address, error) {
 }
 
 // place reads the hosts and the path.
-func (a *Address) place(authority, path string) error {
+func (a *Redis) place(authority, path string) error {
 	if a.Kind == KindSocket {
 		if authority != "" || path == "" {
 			return fmt.Errorf("a socket's URL has no host and a whole path: %w", errURL)
@@ -174,7 +177,7 @@ func (a *Address) place(authority, path string) error {
 	return nil
 }
 
-func (a *Address) setDB(text string) (err error) {
+func (a *Redis) setDB(text string) (err error) {
 	if a.DB, err = strconv.Atoi(text); err != nil || a.DB < 0 {
 		return fmt.Errorf("%q is not the number of a database", text)
 	}
@@ -182,7 +185,7 @@ func (a *Address) setDB(text string) (err error) {
 }
 
 // options reads what stands behind the question mark.
-func (a *Address) options(query string) error {
+func (a *Redis) options(query string) error {
 	values, err := url.ParseQuery(query)
 	if err != nil {
 		return errors.New("the options of a Redis URL are not percent-encoded")
@@ -206,7 +209,7 @@ func (a *Address) options(query string) error {
 	return nil
 }
 
-func (a *Address) option(name, value string) error {
+func (a *Redis) option(name, value string) error {
 	many := a.Kind == KindSentinel || a.Kind == KindCluster
 	switch {
 	case name == "db" && a.Kind != KindCluster:
@@ -236,7 +239,7 @@ func (a *Address) option(name, value string) error {
 	return nil
 }
 
-func (a *Address) known() string {
+func (a *Redis) known() string {
 	var names []string
 	if a.Kind != KindCluster {
 		names = append(names, "db")
@@ -253,8 +256,8 @@ func (a *Address) known() string {
 	return strings.Join(names, ", ")
 }
 
-// identity names the servers and who asks, without any secret.
-func (a *Address) identity() string {
+// Identity names the servers and who asks, without any secret.
+func (a *Redis) Identity() string {
 	hosts := slices.Clone(a.Hosts)
 	slices.Sort(hosts)
 	id := fmt.Sprintf("%s|%s|%s|%d|%q|%q", a.Kind, strings.Join(hosts, ","), a.Master, a.DB, a.Username, a.SentinelUsername)
