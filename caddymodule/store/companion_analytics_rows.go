@@ -47,7 +47,7 @@ func (s *Companion) TopAccounts(ctx context.Context, scope, by string, r Range, 
 	var top []Ranked
 	err = s.read(ctx, func(q *sqlgen.Queries) error {
 		rows, err := q.TopAccounts(ctx, sqlgen.TopAccountsParams{
-			Scope: scope, Since: column.At(from), Until: column.At(to), RankBy: by, MaxRows: int32(limit), //nolint:gosec // at most MaxTop
+			Scope: scope, Since: column.At(from), Until: column.At(to), RankBy: by, MaxRows: int32(limit), // at most MaxTop
 		})
 		for _, row := range rows {
 			a, err := first(q.GetAccount(ctx, row.AccountID))
@@ -112,7 +112,7 @@ func (s *Companion) ChartRows(ctx context.Context, f ChartFilter, after *ChartRo
 	}
 	p := sqlgen.HourlyRowsParams{
 		Since: column.At(from), Until: column.At(to), AfterBucket: column.At(from.Add(-time.Second)),
-		OnlyScope: f.Scope, OnlyAccount: f.AccountID, MaxRows: int32(limit), //nolint:gosec // the caller's own bound
+		OnlyScope: f.Scope, OnlyAccount: f.AccountID, MaxRows: int32(limit), // the caller's own bound
 	}
 	if after != nil {
 		p.AfterBucket, p.AfterAccount, p.AfterScope = column.At(after.Bucket), after.AccountID, after.Scope

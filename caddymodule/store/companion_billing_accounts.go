@@ -115,7 +115,7 @@ func (s *Companion) Invoices(ctx context.Context, account quota.Subject, skip, l
 			return err
 		}
 		rows, err := q.ListInvoices(ctx, sqlgen.ListInvoicesParams{
-			AccountID: account.ID(), Limit: int32(limit), Offset: int32(skip), //nolint:gosec // bounded by the API
+			AccountID: account.ID(), Limit: int32(limit), Offset: int32(skip), // bounded by the API
 		})
 		for _, r := range rows {
 			list = append(list, BilledInvoice{

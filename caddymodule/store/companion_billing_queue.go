@@ -114,7 +114,7 @@ func (s *Companion) LeaseSyncs(ctx context.Context, holder string, n int, ttl fu
 		if err != nil {
 			return err
 		}
-		due, err := q.DueSyncs(ctx, sqlgen.DueSyncsParams{NextAttemptAt: now, Limit: int32(n)}) //nolint:gosec // a handful
+		due, err := q.DueSyncs(ctx, sqlgen.DueSyncsParams{NextAttemptAt: now, Limit: int32(n)}) // a handful
 		if err != nil {
 			return err
 		}

@@ -26,7 +26,7 @@ func (s *Companion) Overdue(ctx context.Context, unread time.Duration, limit int
 			return err
 		}
 		customers, err := q.OverdueCustomers(ctx, sqlgen.OverdueCustomersParams{
-			CurrentPeriodEnd: now, SyncedAt: column.At(now.Add(-unread)), Limit: int32(limit), //nolint:gosec // a batch
+			CurrentPeriodEnd: now, SyncedAt: column.At(now.Add(-unread)), Limit: int32(limit), // a batch
 		})
 		if err != nil {
 			return err
@@ -196,7 +196,7 @@ func (s *Companion) BillingEvents(ctx context.Context, skip, limit int) (list []
 		if total, err = q.CountBillingEvents(ctx); err != nil {
 			return err
 		}
-		rows, err := q.ListBillingEvents(ctx, sqlgen.ListBillingEventsParams{Limit: int32(limit), Offset: int32(skip)}) //nolint:gosec // bounded by the API
+		rows, err := q.ListBillingEvents(ctx, sqlgen.ListBillingEventsParams{Limit: int32(limit), Offset: int32(skip)}) // bounded by the API
 		for _, r := range rows {
 			e := ReceivedEvent{
 				BillingEvent: BillingEvent{
