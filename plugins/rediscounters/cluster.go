@@ -190,10 +190,12 @@ func (c *cluster) clientOf(ctx context.Context, bucket int) (*redis.Client, erro
 // probe asks who the masters are, for in an outage another server may have become
 // one, and writes to each at once, to a bucket of its own.
 func (c *cluster) probe(ctx context.Context, prefix string) error {
-	var learning sync.WaitGroup
-	learning.Go(func() { c.learn(ctx, c.fast) })
-	learning.Go(func() { c.learn(ctx, c.slow) })
-	learning.Wait()
+	var learning errgroup.Group
+	learning.Go(func() error { return c.learn(ctx, c.fast) })
+	learning.Go(func() error { return c.learn(ctx, c.slow) })
+	if err := learning.Wait(); err != nil {
+		return faultOf(err)
+	}
 
 	ctx, cancel := context.WithTimeout(ctx, c.o.Timeout)
 	defer cancel()
@@ -219,9 +221,8 @@ func (c *cluster) probe(ctx context.Context, prefix string) error {
 }
 
 // learn lets a client ask who the masters are. It asks any server that it knows: one
-// that is silent takes up the time of an attempt. What cannot be learned stays as it
-// was known.
-func (c *cluster) learn(ctx context.Context, client *redis.ClusterClient) {
+// that is silent takes up the time of an attempt, one that is gone none.
+func (c *cluster) learn(ctx context.Context, client *redis.ClusterClient) error {
 	const attempts = 3
 	for range attempts {
 		begun := time.Now()
@@ -230,9 +231,10 @@ func (c *cluster) learn(ctx context.Context, client *redis.ClusterClient) {
 		_ = client.ForEachMaster(attempt, func(context.Context, *redis.Client) error { return nil })
 		cancel()
 		if time.Since(begun) < c.o.Timeout {
-			return
+			return nil
 		}
 	}
+	return fmt.Errorf("asking who the masters are: %w", context.DeadlineExceeded)
 }
 
 func (c *cluster) close() error {
